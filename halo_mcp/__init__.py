@@ -1,0 +1,3 @@
+"""halo-mcp: an MCP server that answers questions about agent traces."""
+
+__version__ = "0.1.0"

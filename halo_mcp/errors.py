@@ -1,0 +1,193 @@
+"""Every error halo-mcp raises on purpose.
+
+    HaloError                    one sentence for whoever can act: what was wrong, what to do instead
+    ├── BadArgument              the caller's argument cannot be used
+    │   ├── InvalidPattern       a regex that RE2 cannot run
+    │   ├── InvalidTime          a time that is not RFC 3339 or epoch digits
+    │   ├── InvalidCursor        a page cursor that belongs to another query or dataset
+    │   ├── UnknownDataset
+    │   ├── UnknownTrace
+    │   ├── UnknownSpan
+    │   └── UnknownAttribute
+    ├── SourceError              a trace file cannot be used
+    │   ├── SourceNotFound
+    │   ├── SourceUnreadable
+    │   ├── NotTraces            the file is there, but holds no spans we can read
+    │   └── SourceChanged        the file no longer holds what the index says
+    ├── IndexFailure             the index directory cannot be used (disk full, no permission, damaged)
+    └── Interrupted
+        ├── Cancelled            the caller went away
+        └── DeadlineExceeded     the time allowed for one call is over
+
+Each error keeps its facts as attributes and builds its own message from them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from difflib import get_close_matches
+
+
+class HaloError(Exception):
+    """Base of the tree; ``str(error)`` is safe to show to a client."""
+
+
+class BadArgument(HaloError):
+    """The caller's argument cannot be used."""
+
+
+class InvalidPattern(BadArgument):
+    """A regex that RE2 cannot run."""
+
+    def __init__(self, pattern: str, reason: str) -> None:
+        self.pattern = pattern
+        self.reason = reason
+        shown = pattern if len(pattern) <= 80 else pattern[:77] + "..."
+        super().__init__(f"The pattern {shown!r} cannot be used: {reason}")
+
+
+class InvalidTime(BadArgument):
+    """A time that is not RFC 3339 or epoch digits."""
+
+    def __init__(self, argument: str, value: str) -> None:
+        self.argument = argument
+        self.value = value
+        super().__init__(
+            f"{argument}={value!r} is not a time: give RFC 3339 such as '2026-03-02T09:00:00Z', "
+            "or epoch seconds, milliseconds, microseconds or nanoseconds as digits."
+        )
+
+
+class InvalidCursor(BadArgument):
+    """A page cursor that belongs to another query or dataset."""
+
+    def __init__(self, tool: str) -> None:
+        self.tool = tool
+        super().__init__(
+            f"This cursor does not belong to this {tool} call: it was made for another dataset, other arguments "
+            "or an older state of the data. Repeat the call without cursor to start at the first page."
+        )
+
+
+class UnknownDataset(BadArgument):
+    """No dataset has this name."""
+
+    def __init__(self, name: str, known: Sequence[str]) -> None:
+        self.name = name
+        self.known = list(known)
+        listed = ", ".join(known) if known else "none (start the server with a trace file)"
+        super().__init__(f"There is no dataset {name!r}. Loaded: {listed}. Leave dataset empty for the first one.")
+
+
+class UnknownTrace(BadArgument):
+    """No trace has this id."""
+
+    def __init__(self, trace_id: str, dataset: str, similar: Sequence[str] = ()) -> None:
+        self.trace_id = trace_id
+        self.dataset = dataset
+        self.similar = list(similar)
+        hint = f"Ids that start alike: {', '.join(similar)}. " if similar else ""
+        super().__init__(
+            f"There is no trace {trace_id!r} in dataset {dataset!r}. {hint}"
+            "Take ids from query_traces or from get_dataset_overview."
+        )
+
+
+class UnknownSpan(BadArgument):
+    """None of the asked span ids is in the trace."""
+
+    def __init__(self, trace_id: str, span_ids: Sequence[str]) -> None:
+        self.trace_id = trace_id
+        self.span_ids = list(span_ids)
+        shown = ", ".join(span_ids[:5]) + (f" and {len(span_ids) - 5} more" if len(span_ids) > 5 else "")
+        super().__init__(
+            f"Trace {trace_id!r} has no span {shown}. view_trace(trace_id={trace_id!r}, detail='outline') lists its spans."
+        )
+
+
+class UnknownAttribute(BadArgument):
+    """The span has no attribute of this name."""
+
+    def __init__(self, span_id: str, attribute: str, known: Sequence[str]) -> None:
+        self.span_id = span_id
+        self.attribute = attribute
+        self.known = list(known)
+        close = get_close_matches(attribute, known, n=5, cutoff=0.4) or list(known)[:20]
+        super().__init__(f"Span {span_id!r} has no attribute {attribute!r}. It has, among others: {', '.join(close)}.")
+
+
+class SourceError(HaloError):
+    """A trace file cannot be used."""
+
+
+class SourceNotFound(SourceError):
+    """The path, glob or directory leads to no file."""
+
+    def __init__(self, source: str, *, kind: str = "file") -> None:
+        self.source = source
+        what = {
+            "file": f"There is no file {source}.",
+            "glob": f"The pattern {source} matches no file.",
+            "directory": f"The directory {source} holds no .jsonl, .ndjson or .json file.",
+        }[kind]
+        super().__init__(f"{what} Check the path given to halo-mcp; relative paths start at its working directory.")
+
+
+class SourceUnreadable(SourceError):
+    """The operating system refuses to read the file."""
+
+    def __init__(self, source: str, reason: str) -> None:
+        self.source = source
+        self.reason = reason
+        super().__init__(f"{source} cannot be read: {reason}. Check its permissions, then call again.")
+
+
+class NotTraces(SourceError):
+    """The file is there, but holds no spans we can read."""
+
+    def __init__(self, source: str, reason: str) -> None:
+        self.source = source
+        self.reason = reason
+        super().__init__(
+            f"{source} holds no spans that halo-mcp can read: {reason}. Expected JSON lines with one span object "
+            f"(trace_id, span_id, name, ...) per line; `halo-mcp doctor {source}` shows what each line is."
+        )
+
+
+class SourceChanged(SourceError):
+    """The file no longer holds what the index says."""
+
+    def __init__(self, source: str) -> None:
+        self.source = source
+        super().__init__(f"{source} was changed or replaced while it was being read. Call again: it is indexed anew.")
+
+
+class IndexFailure(HaloError):
+    """The index directory cannot be used."""
+
+    def __init__(self, directory: str, reason: str) -> None:
+        self.directory = directory
+        self.reason = reason
+        super().__init__(
+            f"The index in {directory} cannot be used: {reason}. Free some space or choose another place with "
+            "--index-dir or HALO_MCP_INDEX_DIR; the index is a cache, deleting it loses nothing."
+        )
+
+
+class Interrupted(HaloError):
+    """Work stopped before it was done."""
+
+
+class Cancelled(Interrupted):
+    """The caller went away."""
+
+    def __init__(self) -> None:
+        super().__init__("The call was cancelled.")
+
+
+class DeadlineExceeded(Interrupted):
+    """The time allowed for one call is over."""
+
+    def __init__(self, seconds: float, hint: str = "Narrow the filters and call again.") -> None:
+        self.seconds = seconds
+        super().__init__(f"This took longer than the {seconds:g} s allowed for one call. {hint}")

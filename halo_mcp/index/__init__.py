@@ -1,0 +1,1 @@
+"""Files and spans: reading, indexing, querying. Knows neither MCP nor language models; synchronous."""

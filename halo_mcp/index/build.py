@@ -1,0 +1,243 @@
+"""Bring an index directory up to date with its sources: delta, one new segment, publish."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from halo_mcp.index import columns, tree
+from halo_mcp.index.duck import connect, failing_as_index, quoted, watched
+from halo_mcp.index.ingest import Ingest, Ingested
+from halo_mcp.index.places import Places
+from halo_mcp.index.segments import (
+    SEGMENTS_LIMIT,
+    Delta,
+    IndexDirectory,
+    IngestReport,
+    Listed,
+    Manifest,
+    Range,
+    SegmentInfo,
+    SourceState,
+    compute_delta,
+    fingerprint,
+    only_grew,
+)
+from halo_mcp.index.work import Work
+
+if TYPE_CHECKING:
+    import duckdb
+    from numpy.typing import NDArray
+
+
+def update_index(directory: IndexDirectory, listed: Sequence[Listed], work: Work) -> Manifest:
+    """The manifest of an index that covers ``listed``; builds what is missing, under the directory's lock.
+
+    Raises: SourceUnreadable, IndexFailure, Cancelled, DeadlineExceeded. Nothing is published unless all went well.
+    """
+    manifest = directory.read_manifest()
+    if manifest and compute_delta(listed, manifest, only_grew).nothing_to_do:
+        return manifest
+    with directory.writing(work):
+        manifest = directory.read_manifest()  # another process may have done it meanwhile
+        delta = compute_delta(listed, manifest, only_grew)
+        if manifest and delta.nothing_to_do:
+            return manifest
+        manifest = _build(directory, Manifest() if delta.rebuild or not manifest else manifest, listed, delta, work)
+        directory.publish(manifest)
+        return manifest
+
+
+def _build(
+    directory: IndexDirectory, manifest: Manifest, listed: Sequence[Listed], delta: Delta, work: Work
+) -> Manifest:
+    older = [directory.path / segment.file for segment in manifest.segments]
+    fold = _to_fold(manifest.segments)
+    target = directory.temporary(".duckdb")
+    try:
+        built = SegmentBuilder(directory.path, target, work).build(delta.ranges, older, fold)
+        final = target.with_name(target.name.replace("tmp-", "segment-"))
+        os.replace(target, final)
+    finally:
+        target.unlink(missing_ok=True)
+    kept = [segment for no, segment in enumerate(manifest.segments) if no not in fold]
+    return Manifest(
+        sources=_states(manifest.sources, {item.path: item for item in listed}, delta.ranges, built.ingested),
+        segments=[*kept, SegmentInfo(file=final.name, span_count=built.span_count)],
+    )
+
+
+def _to_fold(segments: Sequence[SegmentInfo]) -> frozenset[int]:
+    """Which segments to merge into the next one: all but the largest, once there are too many."""
+    if len(segments) < SEGMENTS_LIMIT:
+        return frozenset()
+    largest = max(range(len(segments)), key=lambda no: segments[no].span_count)
+    return frozenset(range(len(segments))) - {largest}
+
+
+def _states(
+    known: Sequence[SourceState], listed: dict[str, Listed], ranges: Sequence[Range], ingested: Ingested
+) -> list[SourceState]:
+    states = list(known)
+    for item, report, end, lines in zip(ranges, ingested.reports, ingested.ends, ingested.line_counts, strict=True):
+        seen = listed[str(item.path)]
+        earlier = states[item.source_no].report if item.source_no < len(states) else IngestReport()
+        state = SourceState(
+            path=seen.path,
+            size=seen.size,
+            mtime_ns=seen.mtime_ns,
+            inode=seen.inode,
+            covered_bytes=end,
+            covered_lines=item.first_line + lines,
+            fingerprint=fingerprint(item.path, end),
+            report=earlier.plus(report),
+        )
+        states[item.source_no : item.source_no + 1] = [state]
+    return states
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """What one segment build produced."""
+
+    span_count: int
+    ingested: Ingested
+
+
+class SegmentBuilder:
+    """Builds one segment file. Use once."""
+
+    def __init__(self, directory: Path, target: Path, work: Work) -> None:
+        self._directory = directory
+        self._target = target
+        self._work = work
+        self._db: duckdb.DuckDBPyConnection = connect(directory)
+
+    def build(self, ranges: Sequence[Range], older: Sequence[Path], fold: frozenset[int]) -> Built:
+        """Index ``ranges``, taking over from ``older`` segments each trace that they continue, and all those in ``fold``.
+
+        A trace thus lives whole in one segment; ``superseded`` lists where older versions of it no longer count.
+        Raises: SourceUnreadable, IndexFailure, Cancelled, DeadlineExceeded.
+        """
+        try:
+            with failing_as_index(self._directory):
+                self._db.execute(f"ATTACH {quoted(str(self._target))} AS seg")
+                ingested = Ingest(self._db, self._directory, ranges, self._work).run()
+                carried = self._carry(older, fold)
+                with watched(self._db, self._work, "linking spans to traces", (0.82, 0.99)):
+                    span_count = self._link(Places.joined([ingested.places, *carried]))
+                self._db.execute("DETACH seg")
+        finally:
+            self._db.close()
+        return Built(span_count, ingested)
+
+    def _carry(self, older: Sequence[Path], fold: frozenset[int]) -> list[Places]:
+        self._db.execute("CREATE TABLE seg.superseded (file VARCHAR, trace_no INTEGER)")
+        self._db.execute("CREATE TEMP TABLE continued AS SELECT DISTINCT trace_id FROM seg.own WHERE trace_id <> ''")
+        for no, path in enumerate(older):
+            self._db.execute(f"ATTACH {quoted(str(path))} AS old{no} (READ_ONLY)")
+        dead = " UNION ALL ".join([f"FROM old{no}.superseded" for no in range(len(older))] or ["FROM seg.superseded"])
+        self._db.execute(f"CREATE TEMP TABLE dead AS {dead}")
+        carried = [self._carry_from(no, path, wholly=no in fold) for no, path in enumerate(older)]
+        kept_files = [path.name for no, path in enumerate(older) if no not in fold]
+        # What folded segments had superseded in segments that stay is superseded by this one now.
+        for no in fold:
+            self._db.execute(
+                f"INSERT INTO seg.superseded SELECT DISTINCT file, trace_no FROM old{no}.superseded "
+                "WHERE list_contains(?, file)",
+                [kept_files],
+            )
+        for no in range(len(older)):
+            self._db.execute(f"DETACH old{no}")
+        return carried
+
+    def _carry_from(self, no: int, path: Path, *, wholly: bool) -> Places:
+        wanted = "" if wholly else "AND trace_id IN (FROM continued)"
+        self._db.execute(
+            f"CREATE OR REPLACE TEMP TABLE carried AS SELECT trace_no FROM old{no}.traces "
+            f"WHERE trace_no NOT IN (SELECT trace_no FROM dead WHERE file = ?) {wanted}",
+            [path.name],
+        )
+        if not wholly:
+            self._db.execute("INSERT INTO seg.superseded SELECT ?, trace_no FROM carried", [path.name])
+        rows = f"FROM old{no}.tree WHERE trace_no IN (FROM carried)"
+        places = self._db.execute(f"SELECT source_no, byte_offset, byte_length {rows} ORDER BY row").fetchnumpy()
+        self._db.execute(
+            f"INSERT INTO seg.own SELECT * FROM old{no}.own WHERE rowid IN (SELECT row {rows}) ORDER BY rowid"
+        )
+        return Places(
+            np.asarray(places["source_no"], dtype=np.int32),
+            np.asarray(places["byte_offset"], dtype=np.int64),
+            np.asarray(places["byte_length"], dtype=np.int64),
+        )
+
+    def _link(self, places: Places) -> int:
+        """Write ``tree`` and ``traces`` from ``own`` and its places; returns the number of spans."""
+        self._db.execute(
+            "CREATE TEMP TABLE numbered AS SELECT trace_id, (row_number() OVER (ORDER BY trace_id) - 1)::INTEGER AS trace_no "
+            "FROM (SELECT DISTINCT trace_id FROM seg.own WHERE trace_id <> '' AND span_id <> '')"
+        )
+        spans = self._db.execute(
+            "SELECT o.rowid AS row, n.trace_no, o.status_code = 'ERROR' AS error "
+            "FROM seg.own AS o JOIN numbered AS n USING (trace_id) WHERE o.span_id <> '' ORDER BY o.rowid"
+        ).fetchnumpy()
+        row = np.asarray(spans["row"], dtype=np.int64)
+        trace_no = np.asarray(spans["trace_no"], dtype=np.int64)
+        error = np.asarray(spans["error"], dtype=np.bool_)
+        parents = self._parents(row)
+        self._db.register(
+            "linked",
+            {
+                "row": row.astype(np.int32),
+                "trace_no": trace_no.astype(np.int32),
+                "source_no": places.source_no[row],
+                "byte_offset": places.offset[row],
+                "byte_length": places.length[row].astype(np.int32),
+                "agent": self._agents(row, trace_no, parents),
+                "has_parent": parents < len(row),
+                "is_original_error": tree.original_errors(parents, error),
+            },
+        )
+        self._db.execute(
+            "CREATE TABLE seg.tree AS SELECT row, trace_no, source_no, byte_offset, byte_length, name AS agent_name, "
+            "has_parent, is_original_error FROM linked LEFT JOIN agent_names ON agent = number ORDER BY row"
+        )
+        self._db.execute(
+            f"CREATE TABLE seg.traces AS SELECT {columns.trace_select()} "
+            "FROM seg.own AS o JOIN seg.tree AS t ON o.rowid = t.row GROUP BY trace_no ORDER BY trace_no"
+        )
+        return len(row)
+
+    def _parents(self, row: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The position (in ``row``) of each span's parent; ``len(row)`` for none."""
+        pairs = self._db.execute(
+            "SELECT child.rowid AS child, parent.rowid AS parent FROM seg.own AS child JOIN seg.own AS parent "
+            "ON child.trace_id = parent.trace_id AND child.parent_span_id = parent.span_id "
+            "WHERE child.span_id <> '' AND parent.span_id <> '' AND child.trace_id <> ''"
+        ).fetchnumpy()
+        child, parent = (np.searchsorted(row, np.asarray(pairs[name], dtype=np.int64)) for name in ("child", "parent"))
+        return tree.parent_rows(len(row), child, parent)
+
+    def _agents(
+        self, row: NDArray[np.int64], trace_no: NDArray[np.int64], parents: NDArray[np.int64]
+    ) -> NDArray[np.int32]:
+        """Per span a number in ``agent_names``: own, nearest ancestor's, or (where the trace names none) the service."""
+        self._db.execute(
+            "CREATE TEMP TABLE agent_names AS SELECT name, (row_number() OVER ())::INTEGER AS number FROM ("
+            "SELECT DISTINCT own_agent_name AS name FROM seg.own UNION SELECT DISTINCT service_name FROM seg.own) "
+            "WHERE name IS NOT NULL"
+        )
+        named = self._db.execute(
+            "SELECT coalesce(a.number, 0) AS own, coalesce(s.number, 0) AS service FROM seg.own AS o "
+            "LEFT JOIN agent_names AS a ON o.own_agent_name = a.name LEFT JOIN agent_names AS s ON o.service_name = s.name "
+            "ORDER BY o.rowid"
+        ).fetchnumpy()
+        own, service = (np.asarray(named[name], dtype=np.int32)[row] for name in ("own", "service"))
+        inherited = np.append(own, 0)[tree.nearest(parents, own > 0)]
+        names_an_agent = np.bincount(trace_no, weights=own > 0) > 0 if len(row) else np.zeros(0, np.bool_)
+        return np.where(names_an_agent[trace_no], inherited, service).astype(np.int32)

@@ -1,0 +1,248 @@
+"""Each index column once: name, type, unit, meaning, and how it is derived.
+
+The index of one segment has three tables. ``own`` holds what a span says about itself, straight from the JSON reader,
+one row per input line (lines that were no span are all NULL). ``tree`` adds, per span, what only its trace knows.
+``traces`` rolls the spans of one trace up. Tools see two views: ``spans`` (own joined with tree) and ``traces``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from halo_mcp.index import semconv
+
+INDEX_VERSION: Final = 1
+"""Bump when a column, a derivation or the layout of a segment changes: older indexes are then rebuilt."""
+
+MESSAGE_CHARS: Final = 500
+"""Status and exception messages are cut to this many characters in the index; payloads keep all of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column. ``sql`` derives it: from a raw JSON row (own), or from the spans of a trace (traces)."""
+
+    name: str
+    type: str
+    description: str
+    sql: str = ""
+    unit: str = ""
+
+
+def _text(value: str) -> str:
+    return "'" + value.replace("'", "''") + "'"
+
+
+def _attribute(key: str) -> str:
+    return f'nullif(a."{key}", \'\')'
+
+
+def _first(keys: Iterable[str]) -> str:
+    return f"coalesce({', '.join(_attribute(key) for key in keys)})"
+
+
+def _integer(keys: Iterable[str]) -> str:
+    # Numbers may arrive as strings ("12", "12.0"); what is not a number counts as not set, so the next alias is tried.
+    return f"coalesce({', '.join(f'try_cast({_attribute(key)} AS BIGINT)' for key in keys)})"
+
+
+def _mapped(value: str, mapping: Mapping[str, str]) -> str:
+    branches = " ".join(f"WHEN {_text(given)} THEN {_text(meant)}" for given, meant in mapping.items())
+    return f"CASE lower({value}) {branches} END"
+
+
+def _identifier(field: str) -> str:
+    # Hex ids are lower-cased; base64 of exactly 16 or 8 bytes becomes hex; anything else stays as it is.
+    # Hex is tested first, because a hex string also looks like base64. ``ids.normalize_id`` is the same in Python.
+    return (
+        f"CASE WHEN {field} = lower({field}) AND right({field}, 1) <> '=' THEN {field} "
+        f"WHEN regexp_full_match({field}, '[0-9A-Fa-f]{{16}}|[0-9A-Fa-f]{{24}}|[0-9A-Fa-f]{{32}}') THEN lower({field}) "
+        f"WHEN regexp_full_match({field}, '[A-Za-z0-9+/]{{22}}==|[A-Za-z0-9+/]{{11}}=') "
+        f"THEN coalesce(try(lower(hex(from_base64({field})))), {field}) ELSE {field} END"
+    )
+
+
+def unix_nano(field: str) -> str:
+    """SQL for the nanoseconds since the epoch of a time given as text; NULL when it is no time.
+
+    RFC 3339 with any number of fractional digits and any zone (none means UTC), or digits whose count tells the unit:
+    10 seconds, 13 milliseconds, 16 microseconds, 19 nanoseconds. Never goes through a float.
+    """
+    wall_clock = f"epoch_ns(try_cast({field} AS TIMESTAMP_NS))"
+    zone = r"'([+-])(\d\d):?(\d\d)$'"
+    offset_s = (
+        f"CASE regexp_extract({field}, {zone}, 1) WHEN '-' THEN -1 ELSE 1 END * "
+        f"(3600 * regexp_extract({field}, {zone}, 2)::BIGINT + 60 * regexp_extract({field}, {zone}, 3)::BIGINT)"
+    )
+    scale = f"CASE length({field}) WHEN 10 THEN 1000000000 WHEN 13 THEN 1000000 WHEN 16 THEN 1000 WHEN 19 THEN 1 END"
+    return (
+        f"CASE WHEN {field} IS NULL OR {field} = '' THEN NULL WHEN right({field}, 1) = 'Z' THEN {wall_clock} "
+        rf"WHEN regexp_full_match({field}, '\d+') THEN try_cast({field} AS BIGINT) * ({scale}) "
+        rf"WHEN regexp_full_match({field}, '\d{{10}}\.\d{{1,9}}') THEN "
+        f"try_cast(left({field}, 10) || rpad(substr({field}, 12), 9, '0') AS BIGINT) "
+        rf"WHEN regexp_matches({field}, ':\d\d(\.\d+)?[+-]\d\d:?\d\d$') THEN {wall_clock} - 1000000000 * ({offset_s}) "
+        f"ELSE {wall_clock} END"
+    )
+
+
+def _observation_kind() -> str:
+    rules = [_mapped(f'a."{key}"', values) for key, values in semconv.KIND_RULES]
+    prefixes = " ".join(
+        f"WHEN starts_with(name, {_text(prefix)}) THEN {_text(kind)}" for prefix, kind in semconv.KIND_NAME_PREFIXES
+    )
+    return f"coalesce({', '.join(rules)}, CASE {prefixes} END, 'SPAN')"
+
+
+def _status_code() -> str:
+    def one_of(values: Iterable[str]) -> str:
+        return f"upper(status.code) IN ({', '.join(_text(value) for value in values)})"
+
+    return (
+        f"CASE WHEN {one_of(semconv.STATUS_ERROR)} THEN 'ERROR' WHEN {one_of(semconv.STATUS_OK)} THEN 'OK' "
+        "WHEN exception IS NOT NULL THEN 'ERROR' ELSE 'UNSET' END"
+    )
+
+
+def _tool_name() -> str:
+    prefixes = "|".join(prefix.replace(".", r"\.") for prefix in semconv.TOOL_NAME_PREFIXES)
+    from_name = f"regexp_replace(name, '^({prefixes})', '')"
+    return f"CASE WHEN observation_kind = 'TOOL' THEN coalesce({_first(semconv.TOOL_NAME)}, {from_name}) END"
+
+
+def _agent_name() -> str:
+    prefix = _text(semconv.AGENT_NAME_PREFIX)
+    from_name = (
+        f"CASE WHEN observation_kind = 'AGENT' AND starts_with(name, {prefix}) THEN substr(name, {len(prefix) - 1}) END"
+    )
+    return f"coalesce({_first(semconv.AGENT_NAME)}, {from_name})"
+
+
+def _model_name() -> str:
+    parameters = f'a."{semconv.INVOCATION_PARAMETERS}"'
+    from_parameters = f"CASE WHEN {parameters} IS NOT NULL THEN try(json_extract_string({parameters}, '$.model')) END"
+    return f"coalesce({_first(semconv.MODEL_NAME)}, nullif({from_parameters}, ''))"
+
+
+def _exception(member: str, keys: Iterable[str]) -> str:
+    return f'coalesce(nullif(exception.attributes."exception.{member}", \'\'), {_first(keys)})'
+
+
+OWN_COLUMNS: Final[tuple[Column, ...]] = (
+    Column("trace_id", "VARCHAR", "Trace id; hex is lower-cased, base64 of 16 bytes becomes hex.", _identifier("trace_id")),
+    Column("span_id", "VARCHAR", "Span id, normalised as trace_id.", _identifier("span_id")),
+    Column("parent_span_id", "VARCHAR", "Id of the parent span; NULL for a root.", f"nullif({_identifier('parent_span_id')}, '')"),
+    Column("name", "VARCHAR", "Span name.", "coalesce(name, '')"),
+    Column("kind", "VARCHAR", "OpenTelemetry span kind without its prefix: INTERNAL, CLIENT, SERVER, ...", "nullif(replace(upper(kind), 'SPAN_KIND_', ''), '')"),
+    Column("start_time_unix_nano", "BIGINT", "Start; NULL when unknown.", unix_nano("start_time"), "ns"),
+    Column("end_time_unix_nano", "BIGINT", "End; NULL when unknown.", unix_nano("end_time"), "ns"),
+    Column("status_code", "VARCHAR", "OK, ERROR or UNSET; UNSET with an exception event counts as ERROR.", _status_code()),
+    Column("status_message", "VARCHAR", f"Status message, at most {MESSAGE_CHARS} characters.", f"nullif(left(status.message, {MESSAGE_CHARS}), '')"),
+    Column("service_name", "VARCHAR", "Resource attribute service.name.", "nullif(resource.attributes.\"service.name\", '')"),
+    Column("observation_kind", "VARCHAR", "AGENT, LLM, TOOL, CHAIN, GUARDRAIL, RETRIEVER, EMBEDDING or SPAN.", _observation_kind()),
+    Column("model_name", "VARCHAR", "Model that answered (else the one asked for).", _model_name()),
+    Column("tool_name", "VARCHAR", "Tool called; only on TOOL spans.", _tool_name()),
+    Column("own_agent_name", "VARCHAR", "Agent named on the span itself.", _agent_name()),
+    Column("agent_id", "VARCHAR", "Agent id named on the span itself.", _first(semconv.AGENT_ID)),
+    Column("input_tokens", "BIGINT", "Prompt tokens of this span.", _integer(semconv.INPUT_TOKENS), "tokens"),
+    Column("output_tokens", "BIGINT", "Completion tokens of this span.", _integer(semconv.OUTPUT_TOKENS), "tokens"),
+    Column("cached_input_tokens", "BIGINT", "Prompt tokens served from a cache; some sources count them in input_tokens, some beside.", _integer(semconv.CACHED_INPUT_TOKENS), "tokens"),
+    Column("session_id", "VARCHAR", "Session or conversation.", _first(semconv.SESSION_ID)),
+    Column("project_id", "VARCHAR", "HALO project id.", _first(semconv.PROJECT_ID)),
+    Column("task_key", "VARCHAR", "Which task was attempted; pairs runs.", _first(semconv.TASK_KEY)),
+    Column("run_id", "VARCHAR", "Which run of the harness.", _first(semconv.RUN_ID)),
+    Column("outcome", "VARCHAR", "pass or fail as the span says; NULL when it does not say.", _mapped(_first(semconv.OUTCOME), semconv.OUTCOME_VALUES)),
+    Column("exception_type", "VARCHAR", "Type of the first exception event, else of the exception attributes.", _exception("type", semconv.EXCEPTION_TYPE)),
+    Column("exception_message", "VARCHAR", f"Its message, at most {MESSAGE_CHARS} characters.", f"left({_exception('message', semconv.EXCEPTION_MESSAGE)}, {MESSAGE_CHARS})"),
+    Column("output_excerpt", "VARCHAR", f"First {MESSAGE_CHARS} characters of the output; only on spans with status ERROR.", f"CASE WHEN status_code = 'ERROR' THEN left({_first(semconv.OUTPUT_VALUE)}, {MESSAGE_CHARS}) END"),
+)  # fmt: skip
+"""What a span says about itself."""
+
+TREE_COLUMNS: Final[tuple[Column, ...]] = (
+    Column("row", "INTEGER", "rowid in own."),
+    Column("trace_no", "INTEGER", "Number of the trace in its segment, in trace id order."),
+    Column("source_no", "INTEGER", "Number of the source file in the manifest."),
+    Column("byte_offset", "BIGINT", "Where the span's JSON object starts in its source.", unit="bytes"),
+    Column("byte_length", "INTEGER", "How long it is.", unit="bytes"),
+    Column("agent_name", "VARCHAR", "Own agent name, else the nearest ancestor's, else (in traces that name none) the service name."),
+    Column("has_parent", "BOOLEAN", "The parent span is in the dataset."),
+    Column("is_original_error", "BOOLEAN", "Status ERROR and no descendant with status ERROR: a failure, not its propagation."),
+)  # fmt: skip
+"""What only the whole trace knows about a span, and where its text is."""
+
+
+def _over_llm(column: str) -> str:
+    # AGENT spans repeat their children's usage: they count only in traces where no LLM span has any.
+    total = "coalesce(sum({0}) FILTER (observation_kind = '{1}'), {2})"
+    return total.format(column, "LLM", f"max({column}) FILTER (observation_kind = 'AGENT')")
+
+
+TRACE_COLUMNS: Final[tuple[Column, ...]] = (
+    Column("trace_no", "INTEGER", "Number of the trace in its segment, in trace id order.", "trace_no"),
+    Column("trace_id", "VARCHAR", "Trace id.", "any_value(trace_id)"),
+    Column("first_row", "INTEGER", "First row of the trace in its segment.", "min(row)"),
+    Column("span_count", "INTEGER", "Spans.", "count(*)::INTEGER", "spans"),
+    Column("start_time_unix_nano", "BIGINT", "Earliest start.", "min(start_time_unix_nano)", "ns"),
+    Column("end_time_unix_nano", "BIGINT", "Latest end (or start, where no end is known).", "max(coalesce(end_time_unix_nano, start_time_unix_nano))", "ns"),
+    Column("root_name", "VARCHAR", "Name of the first span without a parent in the dataset.", "arg_min(name, row) FILTER (NOT has_parent)"),
+    Column("error_span_count", "INTEGER", "Spans with status ERROR.", "count(*) FILTER (status_code = 'ERROR')::INTEGER", "spans"),
+    Column("original_error_count", "INTEGER", "Of these, spans with no failing descendant.", "count(*) FILTER (is_original_error)::INTEGER", "spans"),
+    Column("tool_error_count", "INTEGER", "TOOL spans with status ERROR.", "count(*) FILTER (status_code = 'ERROR' AND observation_kind = 'TOOL')::INTEGER", "spans"),
+    Column("input_tokens", "BIGINT", "Prompt tokens, summed over LLM spans (over none: the AGENT span's own).", _over_llm("input_tokens"), "tokens"),
+    Column("output_tokens", "BIGINT", "Completion tokens, likewise.", _over_llm("output_tokens"), "tokens"),
+    Column("cached_input_tokens", "BIGINT", "Cached prompt tokens, likewise.", _over_llm("cached_input_tokens"), "tokens"),
+    Column("missing_parent_count", "INTEGER", "Spans that name a parent which is not in the dataset.", "count(*) FILTER (NOT has_parent AND parent_span_id IS NOT NULL)::INTEGER", "spans"),
+    Column("missing_agent_count", "INTEGER", "Spans that name no agent themselves (neither name nor id).", "count(*) FILTER (own_agent_name IS NULL AND agent_id IS NULL)::INTEGER", "spans"),
+    Column("raw_bytes", "BIGINT", "JSON text of all spans.", "sum(byte_length)::BIGINT", "bytes"),
+    Column("session_id", "VARCHAR", "First session id in the trace.", "arg_min(session_id, row) FILTER (session_id IS NOT NULL)"),
+    Column("project_id", "VARCHAR", "First project id in the trace.", "arg_min(project_id, row) FILTER (project_id IS NOT NULL)"),
+    Column("other_project_count", "INTEGER", "Further project ids in the trace.", "greatest(count(DISTINCT project_id) - 1, 0)::INTEGER"),
+    Column("task_key", "VARCHAR", "Task attempted; a root's word before any other span's.", "arg_min(task_key, (has_parent, row)) FILTER (task_key IS NOT NULL)"),
+    Column("run_id", "VARCHAR", "Run of the harness; likewise.", "arg_min(run_id, (has_parent, row)) FILTER (run_id IS NOT NULL)"),
+    Column("outcome", "VARCHAR", "pass, fail or unknown; likewise.", "coalesce(arg_min(outcome, (has_parent, row)) FILTER (outcome IS NOT NULL), 'unknown')"),
+)  # fmt: skip
+"""The spans of one trace, rolled up."""
+
+ERROR_TEXT: Final = (
+    "CASE WHEN exception_type IS NOT NULL OR exception_message IS NOT NULL "
+    "THEN concat_ws(': ', exception_type, coalesce(exception_message, status_message)) "
+    "ELSE nullif(concat_ws(' | ', status_message, CASE WHEN observation_kind = 'TOOL' THEN output_excerpt END), '') END"
+)
+"""The best available words for what failed: exception, else status message with the tool's output behind it."""
+
+
+def reader_columns() -> str:
+    """The ``columns`` argument of DuckDB's read_json: only what the index needs, every leaf as text.
+
+    Text accepts any JSON value, so a number where a string was expected never loses a row.
+    """
+    attributes = ", ".join(f'"{key}" VARCHAR' for key in semconv.indexed_attribute_keys())
+    events = 'STRUCT(name VARCHAR, attributes STRUCT("exception.type" VARCHAR, "exception.message" VARCHAR))[]'
+    fields = {
+        "trace_id": "VARCHAR",
+        "span_id": "VARCHAR",
+        "parent_span_id": "VARCHAR",
+        "name": "VARCHAR",
+        "kind": "VARCHAR",
+        "start_time": "VARCHAR",
+        "end_time": "VARCHAR",
+        "status": "STRUCT(code VARCHAR, message VARCHAR)",
+        "resource": 'STRUCT(attributes STRUCT("service.name" VARCHAR))',
+        "attributes": f'STRUCT({attributes}, "{semconv.EVENTS_ATTRIBUTE}" {events})',
+        "events": events,
+    }
+    return "{" + ", ".join(f"{name}: {_text(kind)}" for name, kind in fields.items()) + "}"
+
+
+def own_select(rows: str) -> str:
+    """The query that turns raw rows (a FROM item with ``reader_columns``) into OWN_COLUMNS, order kept."""
+    derived = ", ".join(f"{column.sql} AS {column.name}" for column in OWN_COLUMNS)
+    events = f'coalesce(events, attributes."{semconv.EVENTS_ATTRIBUTE}")'
+    exception = f"list_filter({events}, lambda e: e.name = {_text(semconv.EXCEPTION_EVENT)})[1]"
+    return f"SELECT {derived} FROM (SELECT *, attributes AS a, {exception} AS exception FROM {rows})"
+
+
+def trace_select() -> str:
+    """The SELECT list that rolls the ``spans`` of one trace up, to be grouped by trace_no."""
+    return ", ".join(f"{column.sql} AS {column.name}" for column in TRACE_COLUMNS)

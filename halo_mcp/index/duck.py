@@ -1,0 +1,82 @@
+"""DuckDB connections as halo-mcp uses them: bounded, watched, cancellable. Imports duckdb only when called."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from halo_mcp.errors import IndexFailure
+from halo_mcp.index.work import Work
+
+if TYPE_CHECKING:
+    import duckdb
+
+MEMORY_LIMIT: Final = "1GB"
+"""DuckDB's own budget before it spills to disk. Below about 700 MB it writes tables with one thread only."""
+
+
+def connect(directory: Path | None = None) -> duckdb.DuckDBPyConnection:
+    """A private in-memory database; spills into ``directory``, or nowhere."""
+    import duckdb
+
+    config: dict[str, str | bool | int | float | list[str]] = {
+        "memory_limit": MEMORY_LIMIT,
+        "temp_directory": "" if directory is None else str(directory / "spill"),
+        "autoinstall_known_extensions": False,
+        "autoload_known_extensions": False,
+    }
+    return duckdb.connect(":memory:", config=config)
+
+
+def quoted(text: str) -> str:
+    """``text`` as an SQL string literal, for the few statements that take no parameters."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+@contextmanager
+def failing_as_index(directory: Path) -> Iterator[None]:
+    """Turn DuckDB's complaints about files and memory into IndexFailure; what we caused ourselves stays as it is."""
+    import duckdb
+
+    try:
+        yield
+    except (duckdb.IOException, duckdb.OutOfMemoryException, duckdb.SerializationException) as error:
+        raise IndexFailure(str(directory), str(error).splitlines()[0][:300]) from error
+    except OSError as error:
+        raise IndexFailure(str(directory), error.strerror or str(error)) from error
+
+
+@contextmanager
+def watched(connection: duckdb.DuckDBPyConnection, work: Work, message: str, share: tuple[float, float]) -> Iterator[None]:
+    """Run statements so that stopping ``work`` interrupts them, reporting progress between ``share[0]`` and ``share[1]``.
+
+    Raises: Cancelled, DeadlineExceeded.
+    """
+    import duckdb
+
+    finished = threading.Event()
+    low, high = share
+
+    def follow() -> None:
+        while not finished.wait(0.25):
+            if work.stopped or work.expired:
+                connection.interrupt()
+                continue
+            progress = max(0.0, min(100.0, connection.query_progress()))
+            work.report(low + (high - low) * progress / 100, 1.0, message)
+
+    work.check()
+    work.report(low, 1.0, message)
+    follower = threading.Thread(target=follow, name="halo-mcp-progress", daemon=True)
+    follower.start()
+    try:
+        yield
+    except duckdb.InterruptException:
+        work.check()
+        raise
+    finally:
+        finished.set()
+        follower.join()

@@ -1,0 +1,174 @@
+"""TraceFilters: which traces a call is about, and the same as bound SQL over the views ``traces`` and ``spans``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from halo_mcp.errors import InvalidTime
+from halo_mcp.index.ids import normalize_id
+from halo_mcp.index.semconv import ObservationKind
+from halo_mcp.index.span import as_text
+
+Names = Annotated[list[str], Field(default_factory=list, max_length=500)]
+Bound = Annotated[float | None, Field(default=None, ge=0)]
+
+AttributeOperator = Literal["eq", "ne", "contains", "exists", "gt", "lt"]
+
+
+class AttributeFilter(BaseModel):
+    """One span or resource attribute, by its exact key."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    key: str
+    op: AttributeOperator = "eq"
+    value: str = ""
+
+
+class TraceFilters(BaseModel):
+    """Which traces; all given conditions must hold, lists mean any of. Unknown keys are refused.
+
+    Conditions on spans (names, models, tools, kinds, regex, attributes) hold when some span of the trace meets them.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    has_errors: bool | None = Field(None, description="some span has status ERROR; false is not success")
+    outcome: list[Literal["pass", "fail", "unknown"]] = Field([], description="recorded verdict")
+    trace_ids: Names
+    session_ids: Names
+    service_names: Names
+    agent_names: Names
+    model_names: Names
+    tool_names: Names
+    span_names: Names
+    observation_kinds: list[ObservationKind] = []
+    project_id: str = ""
+    task_keys: Names
+    run_ids: Names
+    start_time_gte: str = Field("", description="RFC 3339 or epoch digits; trace starts at or after")
+    end_time_lte: str = Field("", description="trace ends at or before")
+    min_duration_ms: Bound
+    max_duration_ms: Bound
+    min_tokens: Bound = Field(description="input + output over LLM spans")
+    max_tokens: Bound
+    min_span_count: Bound
+    max_span_count: Bound
+    attributes: list[AttributeFilter] = Field([], max_length=5, description="value compared as text; gt/lt as numbers")
+    regex_pattern: str = Field("", description="RE2; some span's JSON or decoded text matches. Scans payloads")
+
+    @property
+    def needs_payloads(self) -> bool:
+        """Whether the index alone cannot decide."""
+        return bool(self.regex_pattern or self.attributes)
+
+    def given(self) -> dict[str, Any]:
+        """Only the conditions that were given, as JSON values."""
+        return self.model_dump(exclude_defaults=True)
+
+
+@dataclass(slots=True)
+class Where:
+    """Conditions on ``traces`` (aliased t) with their bound values."""
+
+    conditions: list[str] = field(default_factory=list[str])
+    values: list[Any] = field(default_factory=list[Any])
+
+    def add(self, condition: str, *values: Any) -> None:
+        self.conditions.append(condition)
+        self.values.extend(values)
+
+    @property
+    def sql(self) -> str:
+        return " AND ".join(f"({condition})" for condition in self.conditions) or "true"
+
+
+_TRACE_LISTS: Final = {"session_ids": "session_id", "task_keys": "task_key", "run_ids": "run_id", "outcome": "outcome"}
+_SPAN_LISTS: Final = {
+    "service_names": "service_name",
+    "agent_names": "agent_name",
+    "model_names": "model_name",
+    "tool_names": "tool_name",
+    "span_names": "name",
+    "observation_kinds": "observation_kind",
+}
+DURATION_MS: Final = "(end_time_unix_nano - start_time_unix_nano) / 1e6"
+TOKENS: Final = "coalesce(input_tokens, 0) + coalesce(output_tokens, 0)"
+_RANGES: Final = {"duration_ms": DURATION_MS, "tokens": TOKENS, "span_count": "span_count"}
+
+
+def where(filters: TraceFilters) -> Where:
+    """The conditions that the index decides; regex_pattern and attributes are left to a payload scan.
+
+    Raises: InvalidTime.
+    """
+    result = Where()
+    if filters.has_errors is not None:
+        result.add("(error_span_count > 0) = ?", filters.has_errors)
+    if filters.trace_ids:
+        result.add("list_contains(?, trace_id)", [normalize_id(given) for given in filters.trace_ids])
+    for name, column in _TRACE_LISTS.items():
+        if values := getattr(filters, name):
+            result.add(f"list_contains(?, {column})", list(values))
+    for name, column in _SPAN_LISTS.items():
+        if values := getattr(filters, name):
+            result.add(f"trace_key IN (SELECT trace_key FROM spans WHERE list_contains(?, {column}))", list(values))
+    if filters.project_id:
+        result.add("trace_key IN (SELECT trace_key FROM spans WHERE project_id = ?)", filters.project_id)
+    if filters.start_time_gte:
+        result.add("start_time_unix_nano >= ?", parse_time("start_time_gte", filters.start_time_gte))
+    if filters.end_time_lte:
+        result.add("end_time_unix_nano <= ?", parse_time("end_time_lte", filters.end_time_lte))
+    for name, expression in _RANGES.items():
+        if (low := getattr(filters, f"min_{name}")) is not None:
+            result.add(f"{expression} >= ?", low)
+        if (high := getattr(filters, f"max_{name}")) is not None:
+            result.add(f"{expression} <= ?", high)
+    return result
+
+
+_SCALES: Final = {10: 1_000_000_000, 13: 1_000_000, 16: 1_000, 19: 1}
+
+
+def parse_time(argument: str, text: str) -> int:
+    """Nanoseconds since the epoch; the same rules as ``columns.unix_nano``. Raises: InvalidTime."""
+    text = text.strip()
+    if text.isdecimal() and text.isascii():
+        if len(text) not in _SCALES:
+            raise InvalidTime(argument, text)
+        return int(text) * _SCALES[len(text)]
+    whole, _, rest = text.partition(".")
+    digits = rest[: len(rest) - len(rest.lstrip("0123456789"))]
+    try:
+        moment = datetime.fromisoformat(whole + rest[len(digits) :])
+    except ValueError:
+        raise InvalidTime(argument, text) from None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return int(moment.timestamp()) * 1_000_000_000 + int((digits + "0" * 9)[:9])
+
+
+def attribute_holds(given: AttributeFilter, present: bool, value: Any) -> bool:
+    """Whether one attribute (``present`` or not, with its JSON value) meets the filter.
+
+    Every operator needs the attribute to be there, ``ne`` too. Booleans compare as "true" and "false".
+    """
+    if given.op == "exists" or not present:
+        return present
+    if given.op in ("eq", "ne"):
+        return (_comparable(value) == given.value) is (given.op == "eq")
+    if given.op == "contains":
+        return given.value in _comparable(value)
+    try:
+        left, right = float(_comparable(value)), float(given.value)
+    except ValueError:
+        return False
+    return left > right if given.op == "gt" else left < right
+
+
+def _comparable(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else as_text(value)

@@ -1,0 +1,405 @@
+"""The local store: JSON-lines files, indexed into DuckDB segments. Implements ``store.SpanStore``."""
+
+from __future__ import annotations
+
+import glob
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from dataclasses import fields
+from functools import cached_property, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from halo_mcp.errors import NotTraces, SourceNotFound, SourceUnreadable, UnknownSpan, UnknownTrace
+from halo_mcp.index import columns
+from halo_mcp.index.build import update_index
+from halo_mcp.index.filters import DURATION_MS, TOKENS, AttributeFilter, TraceFilters, attribute_holds, where
+from halo_mcp.index.formats.canonical import parse_record
+from halo_mcp.index.formats.sniff import why_not_traces
+from halo_mcp.index.ids import normalize_id
+from halo_mcp.index.overview import read_overview
+from halo_mcp.index.patterns import Pattern, compile_pattern, pattern_matches_span
+from halo_mcp.index.places import Places
+from halo_mcp.index.reading import Sources
+from halo_mcp.index.scan import Condition, matching_traces
+from halo_mcp.index.search import SpanSearch
+from halo_mcp.index.segments import IndexDirectory, Listed, Manifest
+from halo_mcp.index.snapshot import Snapshot
+from halo_mcp.index.span import Span, as_mapping
+from halo_mcp.index.store import (
+    Count,
+    GroupKey,
+    Overview,
+    SearchResult,
+    SortKey,
+    Source,
+    SpanRow,
+    StoreInfo,
+    TracePage,
+    TraceRow,
+)
+from halo_mcp.index.work import Work
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+TRACE_FILE_SUFFIXES: Final = (".jsonl", ".ndjson", ".json")
+"""Files taken from a directory; a file named directly may have any name."""
+
+_SORT_SQL: Final[dict[SortKey, str]] = {
+    "start_time": "start_time_unix_nano",
+    "-start_time": "-start_time_unix_nano",
+    "-duration_ms": f"-({DURATION_MS})",
+    "-tokens": f"-({TOKENS})",
+    "-error_span_count": "-error_span_count",
+    "-span_count": "-span_count",
+    "-raw_jsonl_bytes": "-raw_bytes",
+}
+_LAST: Final = 1 << 62
+"""Stands for an unknown sort value: such traces come last."""
+
+_TRACE_GROUPS: Final[dict[str, str]] = {
+    "outcome": "outcome",
+    "has_errors": "(error_span_count > 0)::VARCHAR",
+    "task_key": "task_key",
+    "run_id": "run_id",
+    "session_id": "session_id",
+    "project_id": "project_id",
+    "day": "strftime(make_timestamp_ns(start_time_unix_nano), '%Y-%m-%d')",
+    "hour": "strftime(make_timestamp_ns(start_time_unix_nano), '%Y-%m-%dT%H:00Z')",
+}
+_SPAN_GROUPS: Final[dict[str, str]] = {
+    "service_name": "service_name",
+    "agent_name": "agent_name",
+    "model_name": "model_name",
+    "tool_name": "tool_name",
+    "span_name": "name",
+}
+_TRACE_FIELDS: Final = [field.name for field in fields(TraceRow) if not field.name.endswith(("_names", "_ids"))]
+_SPAN_FIELDS: Final = [field.name for field in fields(SpanRow) if field.name not in ("error_text", "raw_bytes")]
+_SCANS_KEPT: Final = 8
+
+
+def list_sources(arguments: Sequence[str]) -> list[Listed]:
+    """The files that source arguments (files, globs, directories) lead to, each once, in the order given.
+
+    Raises: SourceNotFound, SourceUnreadable.
+    """
+    found: dict[str, Listed] = {}
+    for argument in arguments:
+        for path in _expand(argument):
+            try:
+                stat = path.stat()
+            except FileNotFoundError:
+                raise SourceNotFound(str(path)) from None
+            except OSError as error:
+                raise SourceUnreadable(str(path), error.strerror or str(error)) from error
+            name = os.path.abspath(path)
+            found.setdefault(name, Listed(name, stat.st_size, stat.st_mtime_ns, stat.st_ino))
+    return list(found.values())
+
+
+def _expand(argument: str) -> list[Path]:
+    path = Path(argument).expanduser()
+    if path.is_dir():
+        inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in TRACE_FILE_SUFFIXES and p.is_file())
+        if not inside:
+            raise SourceNotFound(argument, kind="directory")
+        return inside
+    if not path.exists() and glob.has_magic(str(path)):
+        matches = sorted(Path(match) for match in glob.glob(str(path), recursive=True) if Path(match).is_file())
+        if not matches:
+            raise SourceNotFound(argument, kind="glob")
+        return matches
+    return [path]
+
+
+class LocalStore:
+    """Source arguments as one dataset. Opening is free; ``refresh`` lists, indexes and opens."""
+
+    def __init__(self, name: str, arguments: Sequence[str], index_root: Path) -> None:
+        self.name = name
+        self.arguments = tuple(arguments)
+        self._index_root = index_root
+        self._refreshing = threading.Lock()
+        self._snapshot: Snapshot | None = None
+        self._listed: list[Listed] = []
+        self._scans: OrderedDict[str, NDArray[np.int64]] = OrderedDict()
+        self._overviews: OrderedDict[str, Overview] = OrderedDict()
+
+    # --- keeping up with the sources ---------------------------------------------------------------------------
+    @cached_property
+    def _directory(self) -> IndexDirectory:
+        key = "\n".join(sorted(os.path.abspath(os.path.expanduser(argument)) for argument in self.arguments))
+        return IndexDirectory(self._index_root, key, self.name)
+
+    def refresh(self, work: Work) -> None:
+        """Raises: SourceError, IndexFailure, Cancelled, DeadlineExceeded."""
+        listed = list_sources(self.arguments)
+        if self._snapshot is not None and listed == self._listed:
+            return
+        while not self._refreshing.acquire(timeout=0.1):
+            work.check()
+        try:
+            if self._snapshot is not None and listed == self._listed:
+                return
+            manifest = update_index(self._directory, listed, work)
+            _check_usable(manifest)
+            self._open(manifest, listed)
+        finally:
+            self._refreshing.release()
+
+    def forget(self) -> None:
+        """Take nothing for granted at the next refresh: the sources changed in a way that their size did not show."""
+        self._listed = []
+        (self._directory.path / "manifest.json").unlink(missing_ok=True)
+
+    def _open(self, manifest: Manifest, listed: list[Listed]) -> None:
+        snapshot = Snapshot(self._directory, manifest)
+        self._snapshot, self._listed = snapshot, listed
+        self._scans.clear()
+        self._overviews.clear()
+
+    @property
+    def _current(self) -> Snapshot:
+        if self._snapshot is None:
+            self.refresh(Work())
+        assert self._snapshot is not None
+        return self._snapshot
+
+    def close(self) -> None:
+        if self._snapshot is not None:
+            self._snapshot.close()
+            self._snapshot = None
+
+    # --- what is loaded ----------------------------------------------------------------------------------------
+    def info(self) -> StoreInfo:
+        snapshot = self._current
+        ((traces, spans),) = snapshot.query("SELECT count(*), coalesce(sum(span_count), 0)::BIGINT FROM traces")
+        sources = (
+            Source(state.path, state.size, state.mtime_ns, state.report) for state in snapshot.manifest.sources
+        )
+        return StoreInfo(traces, spans, tuple(sources), str(self._directory.path))
+
+    def overview(self, filters: TraceFilters, work: Work) -> Overview:
+        snapshot = self._current
+        key = filters.model_dump_json()
+        if key not in self._overviews:
+            self._overviews[key] = read_overview(snapshot, *self._selection(snapshot, filters, work), work)
+            _keep_newest(self._overviews, _SCANS_KEPT)
+        return self._overviews[key]
+
+    # --- traces ------------------------------------------------------------------------------------------------
+    def _selection(self, snapshot: Snapshot, filters: TraceFilters, work: Work) -> tuple[str, list[Any]]:
+        """A condition on ``traces`` (or ``spans``: it uses trace_key) for all the filters, with its values."""
+        condition = where(filters)
+        sql, values = condition.sql, condition.values
+        if not filters.needs_payloads:
+            if sql == "true":
+                return "true", []
+            return f"trace_key IN (SELECT trace_key FROM traces WHERE {sql})", values
+        keys = self._scan(snapshot, filters, sql, values, work)
+        return "trace_key IN (SELECT unnest(?::BIGINT[]))", [keys.tolist()]
+
+    def _scan(self, snapshot: Snapshot, filters: TraceFilters, sql: str, values: list[Any], work: Work) -> NDArray[np.int64]:
+        cache_key = filters.model_dump_json()
+        if cache_key not in self._scans:
+            candidates = snapshot.arrays(f"SELECT trace_key FROM traces WHERE {sql}", values, work)["trace_key"]
+            self._scans[cache_key] = _scan_payloads(snapshot, candidates.astype(np.int64), filters, work)
+            _keep_newest(self._scans, _SCANS_KEPT)
+        return self._scans[cache_key]
+
+    def traces(
+        self, filters: TraceFilters, sort_by: SortKey, limit: int, after: tuple[float, str] | None, work: Work
+    ) -> TracePage:
+        snapshot = self._current
+        condition, values = self._selection(snapshot, filters, work)
+        ((total,),) = snapshot.query(f"SELECT count(*) FROM traces WHERE {condition}", values, work)
+        order = f"coalesce({_SORT_SQL[sort_by]}, {_LAST})"
+        behind = "" if after is None else f"AND ({order}, trace_id) > (?, ?)"
+        rows = snapshot.query(
+            f"SELECT {order}, trace_key, {', '.join(_TRACE_FIELDS)} FROM traces WHERE {condition} {behind} "
+            f"ORDER BY 1, trace_id LIMIT {limit + 1}",
+            [*values, *(after or ())],
+            work,
+        )
+        page = rows[:limit]
+        names = self._names(snapshot, [row[1] for row in page])
+        last = (float(page[-1][0]) if isinstance(page[-1][0], float) else page[-1][0], page[-1][2]) if page else None
+        return TracePage(
+            tuple(_trace_row(row[2:], names.get(row[1], {})) for row in page), total, last if len(rows) > limit else None
+        )
+
+    def _names(self, snapshot: Snapshot, keys: list[int]) -> dict[int, dict[str, tuple[str, ...]]]:
+        """The distinct services, agents and models of a few traces."""
+        wanted = {
+            "service_names": "service_name",
+            "agent_names": "agent_name",
+            "agent_ids": "agent_id",
+            "model_names": "model_name",
+        }
+        lists = ", ".join(f"list_sort(list(DISTINCT {c}) FILTER ({c} IS NOT NULL))" for c in wanted.values())
+        rows = snapshot.query(
+            f"SELECT trace_key, {lists} FROM spans WHERE trace_key IN (SELECT unnest(?::BIGINT[])) GROUP BY trace_key",
+            [keys],
+        )
+        return {row[0]: {name: tuple(row[i] or ()) for i, name in enumerate(wanted, 1)} for row in rows}
+
+    def count(self, filters: TraceFilters, group_by: GroupKey | None, work: Work) -> list[Count]:
+        snapshot = self._current
+        condition, values = self._selection(snapshot, filters, work)
+        if group_by is None:
+            ((total,),) = snapshot.query(f"SELECT count(*) FROM traces WHERE {condition}", values, work)
+            return [Count(None, total)]
+        if group_by in _TRACE_GROUPS:
+            sql = f"SELECT {_TRACE_GROUPS[group_by]} AS value, count(*) AS n FROM traces WHERE {condition} GROUP BY 1"
+        else:
+            column = _SPAN_GROUPS[group_by]
+            sql = (
+                f"SELECT value, count(*) AS n FROM (SELECT DISTINCT trace_key, {column} AS value FROM spans "
+                f"WHERE {condition} AND {column} IS NOT NULL) GROUP BY 1"
+            )
+        return [Count(value, n) for value, n in snapshot.query(f"{sql} ORDER BY n DESC, value", values, work)]
+
+    def trace(self, trace_id: str) -> TraceRow:
+        snapshot = self._current
+        key = self._key(snapshot, trace_id)
+        ((*row,),) = snapshot.query(f"SELECT {', '.join(_TRACE_FIELDS)} FROM traces WHERE trace_key = ?", [key])
+        return _trace_row(row, self._names(snapshot, [key]).get(key, {}))
+
+    def _key(self, snapshot: Snapshot, trace_id: str) -> int:
+        wanted = normalize_id(trace_id.strip())
+        key = snapshot.find(wanted)
+        if key is None:
+            raise UnknownTrace(trace_id, self.name, snapshot.similar(wanted))
+        return key
+
+    # --- spans -------------------------------------------------------------------------------------------------
+    def spans(self, trace_id: str) -> list[SpanRow]:
+        snapshot = self._current
+        rows = snapshot.query(
+            f"SELECT {', '.join(_SPAN_FIELDS)}, {columns.ERROR_TEXT}, byte_length FROM {snapshot.spans_of_trace} "
+            "ORDER BY start_time_unix_nano NULLS LAST, source_no, byte_offset",
+            [self._key(snapshot, trace_id)],
+        )
+        return [SpanRow(*row) for row in rows]
+
+    def payloads(self, trace_id: str, span_ids: Sequence[str] = ()) -> list[Span]:
+        snapshot = self._current
+        key = self._key(snapshot, trace_id)
+        places, chosen, _ = self._chosen(snapshot, key, trace_id, span_ids)
+        places = places.where(chosen)
+        sources = Sources(snapshot.manifest.sources)
+        return [
+            Span.from_json(sources.record(source_no, text, snapshot.trace_id(key)), len(text))
+            for source_no, text in zip(places.source_no.tolist(), sources.texts(places), strict=True)
+        ]
+
+    def search(
+        self,
+        trace_id: str,
+        pattern: Pattern,
+        span_ids: Sequence[str],
+        *,
+        context_chars: int,
+        max_matches: int,
+        work: Work,
+    ) -> SearchResult:
+        snapshot = self._current
+        places, chosen, unknown = self._chosen(snapshot, self._key(snapshot, trace_id), trace_id, span_ids)
+        found = SpanSearch(pattern, context_chars, max_matches)
+        for index, text in zip(chosen.tolist(), Sources(snapshot.manifest.sources).texts(places.where(chosen)), strict=True):
+            if work.expired:
+                break
+            work.check()
+            found.add(index, text)
+        return SearchResult(
+            matches=tuple(found.matches),
+            total=found.total,
+            spans_searched=found.searched,
+            spans_total=len(chosen),
+            spans_matched=found.matched,
+            incomplete=found.searched < len(chosen),
+            unknown_span_ids=unknown,
+        )
+
+    def _chosen(
+        self, snapshot: Snapshot, key: int, trace_id: str, span_ids: Sequence[str]
+    ) -> tuple[Places, NDArray[np.int64], tuple[str, ...]]:
+        """All places of a trace, the positions in them of the asked spans (all without ids), and the unknown ids.
+
+        Raises: UnknownSpan when none of the ids is known.
+        """
+        places = snapshot.places_of(key)
+        if not span_ids:
+            return places, np.arange(len(places)), ()
+        wanted = {normalize_id(span_id.strip()): span_id for span_id in span_ids}
+        rows = snapshot.query(
+            f"SELECT span_id, source_no, byte_offset FROM {snapshot.spans_of_trace} AND list_contains(?, span_id)",
+            [key, list(wanted)],
+        )
+        known = {row[0] for row in rows}
+        if not known:
+            raise UnknownSpan(trace_id, span_ids)
+        at = {(source_no, offset) for _, source_no, offset in rows}
+        stands = zip(places.source_no.tolist(), places.offset.tolist(), strict=True)
+        positions = [position for position, place in enumerate(stands) if place in at]
+        return places, np.array(positions, dtype=np.int64), tuple(wanted[i] for i in wanted if i not in known)
+
+
+def _check_usable(manifest: Manifest) -> None:
+    """Raises NotTraces when no source holds a span, about the first source."""
+    if any(segment.span_count for segment in manifest.segments) or not manifest.sources:
+        return
+    first = manifest.sources[0]
+    if first.report.pending_bytes and not first.report.lines_read:
+        raise NotTraces(first.path, "its only line is incomplete")
+    try:
+        reason = why_not_traces(Path(first.path))
+    except OSError as error:
+        raise SourceUnreadable(first.path, error.strerror or str(error)) from error
+    raise NotTraces(first.path, reason)
+
+
+def _trace_row(row: Sequence[Any], names: dict[str, tuple[str, ...]]) -> TraceRow:
+    return TraceRow(**dict(zip(_TRACE_FIELDS, row, strict=True)), **names)
+
+
+def _keep_newest(cache: OrderedDict[str, Any], limit: int) -> None:
+    while len(cache) > limit:
+        cache.popitem(last=False)
+
+
+def _scan_payloads(snapshot: Snapshot, candidates: NDArray[np.int64], filters: TraceFilters, work: Work) -> NDArray[np.int64]:
+    """Those candidate trace keys whose payloads meet regex_pattern and attributes."""
+    sources = Sources(snapshot.manifest.sources)
+    for condition in _conditions(filters):
+        places, keys = snapshot.places_of_many(candidates)
+        candidates = matching_traces(sources, places, keys, condition, work)
+    return candidates
+
+
+def _conditions(filters: TraceFilters) -> Iterator[Condition]:
+    for wanted in filters.attributes:
+        candidate = compile_pattern(wanted.key, literal=True).raw
+        yield Condition(candidate, partial(_attribute_confirmed, wanted))
+    if filters.regex_pattern:
+        pattern = compile_pattern(filters.regex_pattern)
+        yield Condition(pattern.raw, None if pattern.raw_is_exact else partial(_pattern_confirmed, pattern))
+
+
+def _pattern_confirmed(pattern: Pattern, text: bytes) -> bool:
+    record = parse_record(text)
+    return record is not None and pattern_matches_span(pattern, text, record)
+
+
+def _attribute_confirmed(wanted: AttributeFilter, text: bytes) -> bool:
+    record = parse_record(text) or {}
+    for attributes in (as_mapping(record.get("attributes")), as_mapping(as_mapping(record.get("resource")).get("attributes"))):
+        if attribute_holds(wanted, wanted.key in attributes, attributes.get(wanted.key)):
+            return True
+    return False

@@ -1,0 +1,70 @@
+"""Reading source bytes: plain reads, never a memory map, so that a file truncated under us cannot kill the process."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from io import FileIO
+
+from halo_mcp.errors import SourceChanged, SourceUnreadable
+from halo_mcp.index.formats.canonical import parse_record
+from halo_mcp.index.ids import normalize_id
+from halo_mcp.index.places import Places
+from halo_mcp.index.segments import SourceState
+from halo_mcp.index.span import Json
+
+_GAP_BYTES = 64 * 1024
+_RUN_BYTES = 8 * 1024 * 1024
+
+
+class Sources:
+    """The source files of an index, by number. Opened per call, so that a file replaced on disk is seen."""
+
+    def __init__(self, states: Sequence[SourceState]) -> None:
+        self._states = states
+
+    def path(self, source_no: int) -> str:
+        return self._states[source_no].path
+
+    def open(self, source_no: int) -> FileIO:
+        """Raises: SourceUnreadable; SourceChanged when another file now has the name, or the file shrank."""
+        state = self._states[source_no]
+        try:
+            file = FileIO(state.path)
+        except OSError as error:
+            raise SourceUnreadable(state.path, error.strerror or str(error)) from error
+        stat = os.fstat(file.fileno())
+        if stat.st_ino != state.inode or stat.st_size < state.covered_bytes:
+            file.close()
+            raise SourceChanged(state.path)
+        return file
+
+    def read_into(self, file: FileIO, source_no: int, offset: int, buffer: memoryview) -> None:
+        """Fill ``buffer`` from ``offset``. Raises: SourceChanged when the file is shorter; SourceUnreadable."""
+        done = 0
+        try:
+            file.seek(offset)
+            while done < len(buffer):
+                count = file.readinto(buffer[done:])
+                if not count:
+                    raise SourceChanged(self.path(source_no))
+                done += count
+        except OSError as error:
+            raise SourceUnreadable(self.path(source_no), error.strerror or str(error)) from error
+
+    def texts(self, places: Places) -> Iterator[bytes]:
+        """The bytes at each place, in order; neighbours are read together. Raises: SourceChanged, SourceUnreadable."""
+        for first, last in places.runs(_GAP_BYTES, _RUN_BYTES):
+            source_no, start = int(places.source_no[first]), int(places.offset[first])
+            block = bytearray(int(places.offset[last - 1] + places.length[last - 1]) - start)
+            with self.open(source_no) as file:
+                self.read_into(file, source_no, start, memoryview(block))
+            for offset, length in zip(places.offset[first:last].tolist(), places.length[first:last].tolist(), strict=True):
+                yield bytes(block[offset - start : offset - start + length])
+
+    def record(self, source_no: int, text: bytes, trace_id: str) -> dict[str, Json]:
+        """The parsed span in ``text``, which must belong to ``trace_id``. Raises: SourceChanged."""
+        record = parse_record(text)
+        if record is None or normalize_id(record.get("trace_id")) != trace_id:
+            raise SourceChanged(self.path(source_no))
+        return dict(record)

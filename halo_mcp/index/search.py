@@ -1,0 +1,116 @@
+"""Where a pattern occurs inside spans: in the decoded values that a person reads, else in the raw JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from halo_mcp.index import semconv
+from halo_mcp.index.formats.canonical import parse_record
+from halo_mcp.index.patterns import Pattern, decoded_values
+from halo_mcp.index.span import Json, Span, as_mapping
+from halo_mcp.index.store import Match
+
+RAW_PATH: Final = "(raw JSON)"
+"""The path of matches that only the undecoded line has, such as one that spans a key and its value."""
+
+
+@dataclass(slots=True)
+class SpanSearch:
+    """Collects matches over the spans of a trace; feed each span's bytes to ``add``."""
+
+    pattern: Pattern
+    context_chars: int
+    max_matches: int
+    matches: list[Match] = field(default_factory=list[Match])
+    total: int = 0
+    searched: int = 0
+    matched: int = 0
+
+    def add(self, index: int, text: bytes) -> None:
+        """Search one span (number ``index`` of its trace)."""
+        self.searched += 1
+        if self.pattern.raw.search(text) is None:
+            return
+        record = parse_record(text)
+        if record is None:
+            return
+        span = Span.from_json(record, len(text))
+        before = self.total
+        for path, value, positions in _occurrences(self.pattern, record, text):
+            for start, end in positions:
+                self.total += 1
+                if len(self.matches) < self.max_matches:
+                    self.matches.append(self._match(span, index, path, value, start, end))
+        self.matched += self.total > before
+
+    def _match(self, span: Span, index: int, path: str, value: str, start: int, end: int) -> Match:
+        return Match(
+            span_id=span.span_id,
+            span_index=index,
+            span_name=span.name,
+            kind=span.kind,
+            status_code=span.status_code,
+            parent_span_id=span.parent_span_id,
+            raw_bytes=span.raw_bytes,
+            path=path,
+            start=start,
+            end=end,
+            text=value[start:end],
+            context=value[max(0, start - self.context_chars) : end + self.context_chars],
+        )
+
+
+def _occurrences(
+    pattern: Pattern, record: Mapping[str, Json], raw: bytes
+) -> Iterator[tuple[str, str, list[tuple[int, int]]]]:
+    """(path, text, positions) of each value that matches.
+
+    A string that holds JSON is searched value by value, and as a whole only when none of its values matches; the raw
+    line counts only when no value matches. So nothing is counted twice.
+    """
+    found = False
+    for outer, inner in _grouped(decoded_values(without_flat_copies(record))):
+        hits = [(path, text, positions) for path, text in inner if (positions := _positions(pattern, text))]
+        if not hits and (positions := _positions(pattern, outer[1])):
+            hits = [(*outer, positions)]
+        found = found or bool(hits)
+        yield from hits
+    if not found:
+        line = raw.decode("utf-8", "replace")
+        if positions := _positions(pattern, line):
+            yield RAW_PATH, line, positions
+
+
+def _grouped(values: Iterable[tuple[str, str]]) -> Iterator[tuple[tuple[str, str], list[tuple[str, str]]]]:
+    """Each value of the record with the values inside it (for those that hold JSON)."""
+    outer: tuple[str, str] | None = None
+    inner: list[tuple[str, str]] = []
+    for path, text in values:
+        if outer is not None and path.startswith(f"{outer[0]}>"):
+            inner.append((path, text))
+            continue
+        if outer is not None:
+            yield outer, inner
+        outer, inner = (path, text), []
+    if outer is not None:
+        yield outer, inner
+
+
+def _positions(pattern: Pattern, text: str) -> list[tuple[int, int]]:
+    return [match.span() for match in pattern.text.finditer(text) if match.end() > match.start()]
+
+
+def without_flat_copies(record: Mapping[str, Json]) -> dict[str, Json]:
+    """The record without flattened messages that stand beside the same messages as JSON."""
+    attributes = as_mapping(record.get("attributes"))
+    copied = [
+        prefix
+        for prefix in semconv.FLAT_PREFIXES
+        if prefix[:-1] in semconv.INPUT_MESSAGES + semconv.OUTPUT_MESSAGES and attributes.get(prefix[:-1])
+    ]
+    if not copied:
+        return dict(record)
+    kept = {key: value for key, value in attributes.items() if not key.startswith(tuple(copied))}
+    return {**record, "attributes": kept}

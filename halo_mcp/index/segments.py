@@ -1,0 +1,273 @@
+"""Where an index lives, what it covers, and what is missing. Decisions are pure functions; I/O is at the end.
+
+An index directory belongs to one dataset (its source arguments). It holds immutable segment files and one manifest that
+lists them. Both appear by rename, under a file lock, so that no reader ever sees a half-written index and a killed
+writer leaves only a temporary file behind. The index is a cache: deleting it loses nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from halo_mcp.errors import IndexFailure
+from halo_mcp.index.columns import INDEX_VERSION
+from halo_mcp.index.work import Work
+
+MANIFEST_NAME: Final = "manifest.json"
+PROBLEMS_KEPT: Final = 20
+"""Skipped lines described per source; the rest are only counted."""
+SEGMENTS_LIMIT: Final = 8
+"""With more segments than this, all but the largest are merged into one."""
+_FINGERPRINT_BYTES: Final = 4096
+
+
+class Problem(BaseModel):
+    """A line that was skipped, wholly or in part."""
+
+    line_number: int
+    byte_offset: int
+    reason: str
+
+
+class IngestReport(BaseModel):
+    """What became of the lines of one source."""
+
+    lines_read: int = 0
+    spans_indexed: int = 0
+    lines_skipped: int = 0
+    lines_repaired: int = 0
+    """Lines whose spans only a lenient reader could get out."""
+    pending_bytes: int = 0
+    """Bytes of an incomplete last line, left until it is completed."""
+    reasons: dict[str, int] = {}
+    problems: list[Problem] = []
+
+    def plus(self, later: IngestReport) -> IngestReport:
+        """This report and that of a later range of the same source."""
+        reasons = dict(self.reasons)
+        for reason, count in later.reasons.items():
+            reasons[reason] = reasons.get(reason, 0) + count
+        return IngestReport(
+            lines_read=self.lines_read + later.lines_read,
+            spans_indexed=self.spans_indexed + later.spans_indexed,
+            lines_skipped=self.lines_skipped + later.lines_skipped,
+            lines_repaired=self.lines_repaired + later.lines_repaired,
+            pending_bytes=later.pending_bytes,
+            reasons=reasons,
+            problems=(self.problems + later.problems)[:PROBLEMS_KEPT],
+        )
+
+
+class SourceState(BaseModel):
+    """A source as it was when it was last indexed."""
+
+    path: str
+    size: int
+    mtime_ns: int
+    inode: int
+    covered_bytes: int
+    covered_lines: int
+    fingerprint: str
+    """Hash of the first and the last bytes of the covered range: equal means the file only grew."""
+    report: IngestReport
+
+
+class SegmentInfo(BaseModel):
+    """One published segment file."""
+
+    file: str
+    span_count: int
+
+
+class Manifest(BaseModel):
+    """Everything an index directory holds. ``source_no`` in a segment is a position in ``sources``."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    version: int = INDEX_VERSION
+    sources: list[SourceState] = []
+    segments: list[SegmentInfo] = []
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A source as the file system shows it now."""
+
+    path: str
+    size: int
+    mtime_ns: int
+    inode: int
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """Bytes of one source that are to be indexed."""
+
+    source_no: int
+    path: Path
+    start: int
+    stop: int
+    first_line: int
+    """Lines before ``start``."""
+    whole_file: bool
+    """The range is the whole file as it was listed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """What to do so that the index covers the listed sources."""
+
+    rebuild: bool
+    """Start from nothing: a source was replaced, shrank or vanished."""
+    ranges: tuple[Range, ...]
+
+    @property
+    def nothing_to_do(self) -> bool:
+        return not self.rebuild and not self.ranges
+
+
+def compute_delta(listed: Sequence[Listed], manifest: Manifest | None, only_grew: Callable[[SourceState], bool]) -> Delta:
+    """Compare what is listed with what is indexed. Pure: ``only_grew`` is asked about files that became longer.
+
+    New sources are numbered after the known ones. A manifest of another version counts as none.
+    """
+    if manifest is None or manifest.version != INDEX_VERSION:
+        return _from_nothing(listed)
+    known = {state.path: (no, state) for no, state in enumerate(manifest.sources)}
+    if known.keys() - {item.path for item in listed}:
+        return _from_nothing(listed)
+    ranges: list[Range] = []
+    next_no = len(known)
+    for item in listed:
+        if item.path not in known:
+            ranges.append(Range(next_no, Path(item.path), 0, item.size, 0, whole_file=True))
+            next_no += 1
+            continue
+        no, state = known[item.path]
+        if (item.size, item.mtime_ns, item.inode) == (state.size, state.mtime_ns, state.inode):
+            continue
+        if item.size <= state.size or not only_grew(state):
+            return _from_nothing(listed)
+        ranges.append(Range(no, Path(item.path), state.covered_bytes, item.size, state.covered_lines, whole_file=False))
+    return Delta(rebuild=False, ranges=tuple(ranges))
+
+
+def _from_nothing(listed: Sequence[Listed]) -> Delta:
+    ranges = (Range(no, Path(item.path), 0, item.size, 0, whole_file=True) for no, item in enumerate(listed))
+    return Delta(rebuild=True, ranges=tuple(ranges))
+
+
+def fingerprint(path: Path, covered_bytes: int) -> str:
+    """Hash of the first and last bytes of the first ``covered_bytes`` bytes. Raises: OSError."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        digest.update(file.read(min(_FINGERPRINT_BYTES, covered_bytes)))
+        file.seek(max(0, covered_bytes - _FINGERPRINT_BYTES))
+        digest.update(file.read(min(_FINGERPRINT_BYTES, covered_bytes)))
+    return digest.hexdigest()
+
+
+def only_grew(state: SourceState) -> bool:
+    """Whether the file still starts with what was indexed."""
+    try:
+        return fingerprint(Path(state.path), state.covered_bytes) == state.fingerprint
+    except OSError:
+        return False
+
+
+class IndexDirectory:
+    """One dataset's index directory. Raises IndexFailure when it cannot be used."""
+
+    def __init__(self, root: Path, key: str, label: str) -> None:
+        name = "".join(c if c.isalnum() or c in "-_." else "_" for c in label)[:40]
+        self.path = root / f"{name}-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
+        with self._failing_clearly():
+            self.path.mkdir(parents=True, exist_ok=True)
+
+    @contextmanager
+    def _failing_clearly(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise IndexFailure(str(self.path), error.strerror or str(error)) from error
+
+    def read_manifest(self) -> Manifest | None:
+        """The published manifest; None when there is none, or when it (or a segment it lists) is damaged or missing."""
+        try:
+            manifest = Manifest.model_validate_json((self.path / MANIFEST_NAME).read_bytes())
+        except (FileNotFoundError, ValidationError):
+            return None
+        except OSError as error:
+            raise IndexFailure(str(self.path), error.strerror or str(error)) from error
+        if manifest.version != INDEX_VERSION or not all((self.path / s.file).is_file() for s in manifest.segments):
+            return None
+        return manifest
+
+    def stamp(self) -> tuple[int, int]:
+        """Changes whenever another manifest is published."""
+        try:
+            stat = (self.path / MANIFEST_NAME).stat()
+        except OSError:
+            return (0, 0)
+        return (stat.st_mtime_ns, stat.st_ino)
+
+    @contextmanager
+    def writing(self, work: Work) -> Iterator[None]:
+        """Hold the write lock; waits for another process, and says so. Raises: Cancelled, DeadlineExceeded."""
+        from filelock import FileLock, Timeout
+
+        with self._failing_clearly():
+            lock = FileLock(self.path / "lock")
+            started = time.monotonic()
+            while True:
+                work.check()
+                try:
+                    lock.acquire(timeout=0.2)
+                    break
+                except Timeout:
+                    work.report(0, 1, f"waiting for another process to index ({time.monotonic() - started:.0f} s)")
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def temporary(self, suffix: str) -> Path:
+        """A name for a file that is not part of the index yet."""
+        return self.path / f"tmp-{uuid.uuid4().hex}{suffix}"
+
+    def publish(self, manifest: Manifest) -> None:
+        """Make ``manifest`` the index, then remove the files that no manifest needs any more."""
+        with self._failing_clearly():
+            temporary = self.temporary(".json")
+            temporary.write_bytes(manifest.model_dump_json().encode())
+            os.replace(temporary, self.path / MANIFEST_NAME)
+        self.sweep(manifest)
+
+    def sweep(self, manifest: Manifest) -> None:
+        """Remove what a killed writer or an older manifest left behind; call with the lock held.
+
+        Readers keep deleted segments open. Where the system refuses to delete an open file, a later sweep does it.
+        """
+        wanted = {MANIFEST_NAME, "lock", *(segment.file for segment in manifest.segments)}
+        for entry in self.path.iterdir():
+            if entry.name not in wanted and entry.is_file():
+                with suppress(OSError):
+                    entry.unlink()
+
+
+def default_index_root() -> Path:
+    """The user's cache directory for indexes."""
+    from platformdirs import user_cache_path
+
+    return user_cache_path("halo-mcp", appauthor=False) / "index"
+

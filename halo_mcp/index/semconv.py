@@ -1,0 +1,181 @@
+"""Every attribute key that halo-mcp understands, in fallback order: the first key with a value wins.
+
+Conventions: HALO's exporter (``inference.*``), OpenInference (``llm.*``, ``tool.*``, ``input.value`` ...),
+OpenTelemetry GenAI (``gen_ai.*``), Traceloop, Vercel AI SDK, MLflow, Langfuse, Claude Code, OpenAI Agents SDK.
+Null and ``""`` mean "not set". Aliases of one fact on one span are alternatives, never addends.
+
+No attribute key is spelled anywhere else; ``columns.py`` turns these lists into SQL, ``messages.py`` reads payloads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final, Literal
+
+ObservationKind = Literal["AGENT", "LLM", "TOOL", "CHAIN", "GUARDRAIL", "RETRIEVER", "EMBEDDING", "SPAN"]
+OBSERVATION_KINDS: Final[tuple[ObservationKind, ...]] = (
+    "AGENT",
+    "LLM",
+    "TOOL",
+    "CHAIN",
+    "GUARDRAIL",
+    "RETRIEVER",
+    "EMBEDDING",
+    "SPAN",
+)
+
+# --- facts of one span ------------------------------------------------------------------------------------------
+MODEL_NAME: Final = ("inference.llm.model_name", "llm.model_name", "gen_ai.response.model", "gen_ai.request.model")
+INVOCATION_PARAMETERS: Final = "llm.invocation_parameters"
+"""JSON text; its ``model`` member is the last source of the model name."""
+
+INPUT_TOKENS: Final = (
+    "inference.llm.input_tokens",
+    "llm.token_count.prompt",
+    "gen_ai.usage.input_tokens",
+    "gen_ai.usage.prompt_tokens",
+)
+OUTPUT_TOKENS: Final = (
+    "inference.llm.output_tokens",
+    "llm.token_count.completion",
+    "gen_ai.usage.output_tokens",
+    "gen_ai.usage.completion_tokens",
+)
+CACHED_INPUT_TOKENS: Final = (
+    "inference.llm.cached_input_tokens",
+    "llm.token_count.prompt_details.cache_read",
+    "llm.token_count.prompt_cached",
+    "gen_ai.usage.cache_read.input_tokens",
+    "gen_ai.usage.cache_read_input_tokens",
+)
+TOOL_NAME: Final = ("tool.name", "gen_ai.tool.name", "tool_name", "traceloop.entity.name")
+TOOL_NAME_PREFIXES: Final = ("execute_tool ", "function.", "tool.", "ai.toolCall ")
+"""Removed from the span name when no attribute names the tool."""
+
+AGENT_NAME: Final = ("inference.agent_name", "agent.name", "gen_ai.agent.name")
+AGENT_NAME_PREFIX: Final = "invoke_agent "
+"""Removed from an AGENT span's name when no attribute names the agent."""
+AGENT_ID: Final = ("inference.agent_id", "agent.id", "gen_ai.agent.id")
+
+SESSION_ID: Final = (
+    "inference.session_id",
+    "session.id",
+    "gen_ai.conversation.id",
+    "agent.workflow.group_id",
+    "langfuse.session.id",
+)
+PROJECT_ID: Final = ("inference.project_id",)
+SERVICE_NAME: Final = ("service.name",)
+"""A resource attribute."""
+
+TASK_KEY: Final = ("task.id", "task.key", "task_id", "instance_id")
+RUN_ID: Final = ("run.id", "run_id", "experiment.id")
+OUTCOME: Final = ("task.outcome", "agent.outcome", "outcome", "task.success", "resolved")
+OUTCOME_VALUES: Final[Mapping[str, str]] = MappingProxyType(
+    dict.fromkeys(("pass", "passed", "success", "succeeded", "successful", "resolved", "true", "1", "1.0"), "pass")
+    | dict.fromkeys(("fail", "failed", "failure", "error", "unresolved", "false", "0", "0.0"), "fail")
+)
+
+INPUT_VALUE: Final = ("input.value", "gen_ai.tool.call.arguments", "traceloop.entity.input")
+OUTPUT_VALUE: Final = ("output.value", "gen_ai.tool.call.result", "traceloop.entity.output")
+
+EXCEPTION_TYPE: Final = ("exception.type", "error.type")
+EXCEPTION_MESSAGE: Final = ("exception.message",)
+EXCEPTION_EVENT: Final = "exception"
+EVENTS_ATTRIBUTE: Final = "otel.events"
+LINKS_ATTRIBUTE: Final = "otel.links"
+"""Where converters without top-level ``events`` and ``links`` keep them, as lists of objects."""
+
+# --- messages ---------------------------------------------------------------------------------------------------
+INPUT_MESSAGES: Final = ("llm.input_messages", "gen_ai.input.messages")
+OUTPUT_MESSAGES: Final = ("llm.output_messages", "gen_ai.output.messages")
+FLAT_PREFIXES: Final = ("llm.input_messages.", "llm.output_messages.", "gen_ai.prompt.", "gen_ai.completion.")
+"""Flattened message lists: ``llm.input_messages.0.message.role`` (OpenInference), ``gen_ai.prompt.0.role`` (Traceloop)."""
+
+# --- observation kind: the first rule that knows the value wins ----------------------------------------------------
+_KIND_NAMES: Final[dict[str, ObservationKind]] = {kind.lower(): kind for kind in OBSERVATION_KINDS}
+
+KIND_RULES: Final[tuple[tuple[str, Mapping[str, ObservationKind]], ...]] = (
+    ("inference.observation_kind", _KIND_NAMES),
+    ("openinference.span.kind", _KIND_NAMES | {"reranker": "RETRIEVER", "evaluator": "SPAN", "prompt": "SPAN"}),
+    (
+        "gen_ai.operation.name",
+        {
+            "chat": "LLM",
+            "text_completion": "LLM",
+            "generate_content": "LLM",
+            "embeddings": "EMBEDDING",
+            "execute_tool": "TOOL",
+            "invoke_agent": "AGENT",
+            "create_agent": "AGENT",
+            "invoke_workflow": "CHAIN",
+            "execute_event_loop_cycle": "CHAIN",
+        },
+    ),
+    ("traceloop.span.kind", {"workflow": "CHAIN", "task": "CHAIN", "agent": "AGENT", "tool": "TOOL"}),
+    ("llm.request.type", {"chat": "LLM", "completion": "LLM", "embedding": "EMBEDDING", "rerank": "RETRIEVER"}),
+    (
+        "span.type",
+        {
+            "interaction": "AGENT",
+            "llm_request": "LLM",
+            "tool": "TOOL",
+            "tool.execution": "SPAN",
+            "tool.blocked_on_user": "SPAN",
+        },
+    ),
+    ("mlflow.spanType", _KIND_NAMES | {"chat_model": "LLM"}),
+    ("langfuse.observation.type", _KIND_NAMES | {"generation": "LLM", "event": "SPAN"}),
+    (
+        "ai.operationId",
+        {
+            "ai.generatetext.dogenerate": "LLM",
+            "ai.streamtext.dostream": "LLM",
+            "ai.generateobject.dogenerate": "LLM",
+            "ai.streamobject.dostream": "LLM",
+            "ai.embed.doembed": "EMBEDDING",
+            "ai.embedmany.doembed": "EMBEDDING",
+            "ai.toolcall": "TOOL",
+            "ai.generatetext": "CHAIN",
+            "ai.streamtext": "CHAIN",
+            "ai.generateobject": "CHAIN",
+            "ai.streamobject": "CHAIN",
+        },
+    ),
+)
+"""(attribute key, lower-cased value -> kind)."""
+
+KIND_NAME_PREFIXES: Final[tuple[tuple[str, ObservationKind], ...]] = (
+    ("chat ", "LLM"),
+    ("execute_tool ", "TOOL"),
+    ("invoke_agent ", "AGENT"),
+)
+"""The last resort before SPAN: how the span name starts."""
+
+STATUS_ERROR: Final = ("STATUS_CODE_ERROR", "ERROR", "2")
+STATUS_OK: Final = ("STATUS_CODE_OK", "OK", "1")
+
+
+def indexed_attribute_keys() -> tuple[str, ...]:
+    """Every span attribute that the index reads, each once, in the order of this module."""
+    groups = (
+        MODEL_NAME,
+        (INVOCATION_PARAMETERS,),
+        INPUT_TOKENS,
+        OUTPUT_TOKENS,
+        CACHED_INPUT_TOKENS,
+        TOOL_NAME,
+        AGENT_NAME,
+        AGENT_ID,
+        SESSION_ID,
+        PROJECT_ID,
+        TASK_KEY,
+        RUN_ID,
+        OUTCOME,
+        OUTPUT_VALUE,
+        EXCEPTION_TYPE,
+        EXCEPTION_MESSAGE,
+        tuple(key for key, _ in KIND_RULES),
+    )
+    return tuple(dict.fromkeys(key for group in groups for key in group))

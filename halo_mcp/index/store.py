@@ -1,0 +1,316 @@
+"""What the tools need from a store of spans. One class per engine, no shared SQL, nothing about files.
+
+All times are nanoseconds since the epoch (None when unknown). Lists are in a stable order: most frequent first, then by
+name. All methods may be called from several threads at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from halo_mcp.index.filters import TraceFilters
+from halo_mcp.index.semconv import ObservationKind
+from halo_mcp.index.span import Span
+from halo_mcp.index.work import Work
+
+if TYPE_CHECKING:
+    from halo_mcp.index.patterns import Pattern
+    from halo_mcp.index.segments import IngestReport
+
+SortKey = Literal[
+    "start_time",
+    "-start_time",
+    "-duration_ms",
+    "-tokens",
+    "-error_span_count",
+    "-span_count",
+    "-raw_jsonl_bytes",
+]
+"""How traces are ordered; "-" means descending. Ties are broken by trace id."""
+
+GroupKey = Literal[
+    "outcome",
+    "has_errors",
+    "service_name",
+    "agent_name",
+    "model_name",
+    "tool_name",
+    "span_name",
+    "task_key",
+    "run_id",
+    "session_id",
+    "project_id",
+    "day",
+    "hour",
+]
+"""How counts are grouped. A trace counts once in every group that one of its spans is in."""
+
+StatusCode = Literal["OK", "ERROR", "UNSET"]
+Outcome = Literal["pass", "fail", "unknown"]
+
+
+@dataclass(frozen=True, slots=True)
+class TraceRow:
+    """One trace, rolled up from its spans. Tokens are summed over LLM spans."""
+
+    trace_id: str
+    span_count: int
+    start_time_unix_nano: int | None
+    end_time_unix_nano: int | None
+    root_name: str | None
+    error_span_count: int
+    original_error_count: int
+    tool_error_count: int
+    input_tokens: int | None
+    output_tokens: int | None
+    cached_input_tokens: int | None
+    missing_parent_count: int
+    missing_agent_count: int
+    raw_bytes: int
+    session_id: str | None
+    project_id: str | None
+    other_project_count: int
+    task_key: str | None
+    run_id: str | None
+    outcome: Outcome
+    service_names: tuple[str, ...] = ()
+    agent_names: tuple[str, ...] = ()
+    agent_ids: tuple[str, ...] = ()
+    model_names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SpanRow:
+    """What the index knows about one span."""
+
+    trace_id: str
+    span_id: str
+    parent_span_id: str | None
+    name: str
+    kind: str | None
+    start_time_unix_nano: int | None
+    end_time_unix_nano: int | None
+    status_code: StatusCode
+    status_message: str | None
+    observation_kind: ObservationKind
+    model_name: str | None
+    tool_name: str | None
+    agent_name: str | None
+    input_tokens: int | None
+    output_tokens: int | None
+    has_parent: bool
+    is_original_error: bool
+    error_text: str | None
+    raw_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class TracePage:
+    """One page of traces; ``after`` continues it (None at the end)."""
+
+    traces: tuple[TraceRow, ...]
+    total: int
+    after: tuple[float, str] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """How many traces; ``value`` is None for those without the grouped property."""
+
+    value: str | None
+    traces: int
+
+
+@dataclass(frozen=True, slots=True)
+class NamedCount:
+    """How many spans carry a name."""
+
+    name: str
+    spans: int
+    input_tokens: int = 0
+    output_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorGroup:
+    """Original errors of one span name whose texts differ only in numbers and ids."""
+
+    span_name: str
+    text: str
+    """Verbatim, of the example."""
+    spans: int
+    traces: int
+    trace_id: str
+    span_id: str
+    example_trace_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ToolStats:
+    """Calls of one tool; failures are calls with status ERROR."""
+
+    name: str
+    calls: int
+    failures: int
+    top_error: str | None = None
+    """Verbatim text of the most common error."""
+    top_error_count: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """Spans that lack what an instrumentation should have told."""
+
+    without_kind: int
+    llm_spans: int
+    llm_without_model: int
+    llm_without_tokens: int
+    without_session: int
+    without_start_time: int
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """Population facts about a set of traces."""
+
+    total_traces: int
+    total_spans: int
+    start_time_unix_nano: int | None
+    end_time_unix_nano: int | None
+    raw_bytes: int
+    error_traces: int
+    error_spans: int
+    original_errors: int
+    tool_error_spans: int
+    input_tokens: int
+    output_tokens: int
+    cached_input_tokens: int
+    missing_parents: int
+    missing_agents: int
+    other_projects: int
+    outcomes: dict[Outcome, int]
+    runs: tuple[tuple[str, Outcome, int], ...]
+    """(run id, outcome, traces)."""
+    task_count: int
+    kinds: tuple[NamedCount, ...]
+    services: tuple[NamedCount, ...]
+    agents: tuple[NamedCount, ...]
+    agent_ids: tuple[str, ...]
+    models: tuple[NamedCount, ...]
+    tools: tuple[ToolStats, ...]
+    exception_types: tuple[NamedCount, ...]
+    errors: tuple[ErrorGroup, ...]
+    """The most common; ``error_group_count`` says how many groups there are."""
+    error_group_count: int
+    coverage: Coverage
+    sample_trace_ids: tuple[str, ...]
+    """At most 20, spread evenly over the traces in time order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where spans come from, and what became of its records."""
+
+    name: str
+    size_bytes: int
+    modified_unix_nano: int
+    report: IngestReport
+
+
+@dataclass(frozen=True, slots=True)
+class StoreInfo:
+    """What the store holds."""
+
+    total_traces: int
+    total_spans: int
+    sources: tuple[Source, ...]
+    index_location: str
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """One match of a pattern inside a span; positions are characters in the text at ``path``."""
+
+    span_id: str
+    span_index: int
+    span_name: str
+    kind: str
+    status_code: str
+    parent_span_id: str
+    raw_bytes: int
+    path: str
+    start: int
+    end: int
+    text: str
+    context: str
+
+
+@dataclass(frozen=True, slots=True)
+class SearchResult:
+    """Matches inside one trace. ``total`` is exact unless ``incomplete``."""
+
+    matches: tuple[Match, ...]
+    total: int
+    spans_searched: int
+    spans_total: int
+    spans_matched: int
+    incomplete: bool = False
+    """The deadline came first: ``spans_searched`` of ``spans_total`` were searched."""
+    unknown_span_ids: tuple[str, ...] = field(default=())
+
+
+class SpanStore(Protocol):
+    """A dataset to ask. Raises UnknownTrace for ids it does not have, Interrupted when ``work`` ends first."""
+
+    def refresh(self, work: Work) -> None:
+        """Take in what was added since; builds the index the first time."""
+        ...
+
+    def info(self) -> StoreInfo:
+        """What is loaded."""
+        ...
+
+    def overview(self, filters: TraceFilters, work: Work) -> Overview:
+        """Population facts about the matching traces."""
+        ...
+
+    def traces(
+        self, filters: TraceFilters, sort_by: SortKey, limit: int, after: tuple[float, str] | None, work: Work
+    ) -> TracePage:
+        """A page of matching traces, behind ``after``."""
+        ...
+
+    def count(self, filters: TraceFilters, group_by: GroupKey | None, work: Work) -> list[Count]:
+        """How many traces match; one Count with value None without ``group_by``."""
+        ...
+
+    def trace(self, trace_id: str) -> TraceRow:
+        """One trace."""
+        ...
+
+    def spans(self, trace_id: str) -> list[SpanRow]:
+        """All spans of a trace in time order (those without a start last), then in the order they were written."""
+        ...
+
+    def payloads(self, trace_id: str, span_ids: Sequence[str] = ()) -> list[Span]:
+        """The spans themselves, in the order they were written; all of the trace's, or those named."""
+        ...
+
+    def search(
+        self,
+        trace_id: str,
+        pattern: Pattern,
+        span_ids: Sequence[str],
+        *,
+        context_chars: int,
+        max_matches: int,
+        work: Work,
+    ) -> SearchResult:
+        """Where a pattern occurs in one trace."""
+        ...
+
+    def close(self) -> None:
+        """Release what is held; running calls finish first."""
+        ...

@@ -1,0 +1,58 @@
+"""What a caller lets a piece of work spend: time, and patience. Shared by every scan and build."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+from halo_mcp.errors import Cancelled, DeadlineExceeded
+
+ProgressListener = Callable[[float, float, str], None]
+"""Called with (done, total, message); any thread; must return at once."""
+
+
+class Work:
+    """A stop flag, a deadline and a progress listener for one call.
+
+    ``check()`` is called between small steps; nothing here interrupts a step that is running.
+    """
+
+    def __init__(self, *, deadline_s: float | None = None, on_progress: ProgressListener | None = None) -> None:
+        self.deadline_s = deadline_s
+        self._ends_at = None if deadline_s is None else time.monotonic() + deadline_s
+        self._stop = threading.Event()
+        self._listener = on_progress
+        self._on_stop: list[Callable[[], None]] = []
+
+    def stop(self) -> None:
+        """Ask the work to end; safe from any thread, any number of times."""
+        self._stop.set()
+        for callback in list(self._on_stop):
+            callback()
+
+    def on_stop(self, callback: Callable[[], None]) -> None:
+        """Call ``callback`` when the work is stopped (now, if it already is)."""
+        self._on_stop.append(callback)
+        if self._stop.is_set():
+            callback()
+
+    @property
+    def stopped(self) -> bool:
+        return self._stop.is_set()
+
+    @property
+    def expired(self) -> bool:
+        """True when the deadline has passed."""
+        return self._ends_at is not None and time.monotonic() >= self._ends_at
+
+    def check(self) -> None:
+        """Raises: Cancelled when stopped, DeadlineExceeded when out of time."""
+        if self._stop.is_set():
+            raise Cancelled
+        if self.expired:
+            raise DeadlineExceeded(self.deadline_s or 0.0)
+
+    def report(self, done: float, total: float, message: str) -> None:
+        if self._listener is not None:
+            self._listener(done, total, message)

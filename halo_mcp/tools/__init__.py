@@ -1,0 +1,1 @@
+"""The MCP tools: one module per family, each tool a plain function over a store."""
