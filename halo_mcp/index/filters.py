@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -132,15 +133,21 @@ def where(filters: TraceFilters) -> Where:
 
 
 _SCALES: Final = {10: 1_000_000_000, 13: 1_000_000, 16: 1_000, 19: 1}
+_EPOCH_SECONDS: Final = re.compile(r"(\d{10})\.(\d{1,9})", re.ASCII)
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_LATEST_NANO: Final = 2**63 - 1
 
 
 def parse_time(argument: str, text: str) -> int:
     """Nanoseconds since the epoch; the same rules as ``columns.unix_nano``. Raises: InvalidTime."""
     text = text.strip()
     if text.isdecimal() and text.isascii():
-        if len(text) not in _SCALES:
+        nano = int(text) * _SCALES.get(len(text), 0)
+        if not 0 < nano <= _LATEST_NANO:
             raise InvalidTime(argument, text)
-        return int(text) * _SCALES[len(text)]
+        return nano
+    if seconds := _EPOCH_SECONDS.fullmatch(text):
+        return int(seconds[1] + seconds[2].ljust(9, "0"))
     whole, _, rest = text.partition(".")
     digits = rest[: len(rest) - len(rest.lstrip("0123456789"))]
     try:
@@ -149,7 +156,7 @@ def parse_time(argument: str, text: str) -> int:
         raise InvalidTime(argument, text) from None
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
-    return int(moment.timestamp()) * 1_000_000_000 + int((digits + "0" * 9)[:9])
+    return (moment - _EPOCH) // timedelta(seconds=1) * 1_000_000_000 + int((digits + "0" * 9)[:9])
 
 
 def attribute_holds(given: AttributeFilter, present: bool, value: Any) -> bool:

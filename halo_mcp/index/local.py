@@ -229,9 +229,11 @@ class LocalStore:
         )
         page = rows[:limit]
         names = self._names(snapshot, [row[1] for row in page])
-        last = (float(page[-1][0]) if isinstance(page[-1][0], float) else page[-1][0], page[-1][2]) if page else None
         return TracePage(
-            tuple(_trace_row(row[2:], names.get(row[1], {})) for row in page), total, last if len(rows) > limit else None
+            traces=tuple(_trace_row(row[2:], names.get(row[1], {})) for row in page),
+            positions=tuple((row[0], row[2]) for row in page),
+            total=total,
+            more=len(rows) > limit,
         )
 
     def _names(self, snapshot: Snapshot, keys: list[int]) -> dict[int, dict[str, tuple[str, ...]]]:

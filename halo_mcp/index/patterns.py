@@ -13,8 +13,10 @@ The guarantee rests on this:
   be written as itself, as ``\uXXXX`` with either case of hex digits, or as one of JSON's short escapes. A backslash is
   written ``\\``; we know of no writer that spells it ``\u005c``.
 - ``(?i)`` folds ASCII letters to ASCII letters in decoded text. RE2 also takes U+017F for ``s`` and U+212A for ``k``;
-  following it would cost every case-insensitive word its speed. Non-ASCII letters fold as RE2 folds them.
+  following it would mean decoding every line that matches a word with one of these letters, only to confirm it.
+  Non-ASCII letters fold as RE2 folds them.
 - Lines are valid UTF-8. A class such as ``.`` does not match a byte that is not (JSON readers refuse such lines).
+- Numbers match as the line spells them: ``1e2`` is not found as ``100``.
 - Halves of a surrogate pair standing alone, which only lenient JSON readers let through, count as U+FFFD.
 """
 

@@ -30,6 +30,8 @@ MODEL_NAME: Final = ("inference.llm.model_name", "llm.model_name", "gen_ai.respo
 INVOCATION_PARAMETERS: Final = "llm.invocation_parameters"
 """JSON text; its ``model`` member is the last source of the model name."""
 
+PROVIDER: Final = ("inference.llm.provider", "llm.provider", "gen_ai.provider.name", "gen_ai.system", "llm.system")
+
 INPUT_TOKENS: Final = (
     "inference.llm.input_tokens",
     "llm.token_count.prompt",
@@ -42,6 +44,8 @@ OUTPUT_TOKENS: Final = (
     "gen_ai.usage.output_tokens",
     "gen_ai.usage.completion_tokens",
 )
+TOTAL_TOKENS: Final = ("llm.token_count.total", "gen_ai.usage.total_tokens", "llm.usage.total_tokens")
+"""Never read: input and output tokens say it."""
 CACHED_INPUT_TOKENS: Final = (
     "inference.llm.cached_input_tokens",
     "llm.token_count.prompt_details.cache_read",

@@ -108,11 +108,13 @@ class SpanRow:
 
 @dataclass(frozen=True, slots=True)
 class TracePage:
-    """One page of traces; ``after`` continues it (None at the end)."""
+    """One page of traces. ``positions[i]`` is where trace i stands in the order: give it as ``after`` to go on behind it."""
 
     traces: tuple[TraceRow, ...]
+    positions: tuple[tuple[float, str], ...]
     total: int
-    after: tuple[float, str] | None
+    more: bool
+    """There are traces behind the last one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,6 +268,10 @@ class SpanStore(Protocol):
 
     def refresh(self, work: Work) -> None:
         """Take in what was added since; builds the index the first time."""
+        ...
+
+    def forget(self) -> None:
+        """Trust nothing at the next refresh: the data changed in a way that went unnoticed."""
         ...
 
     def info(self) -> StoreInfo:

@@ -37,6 +37,12 @@ class Work:
         if self._stop.is_set():
             callback()
 
+    def renewed(self, deadline_s: float) -> Work:
+        """The same caller's work with a deadline that starts now; stopping this one stops it too."""
+        later = Work(deadline_s=deadline_s, on_progress=self._listener)
+        self.on_stop(later.stop)
+        return later
+
     @property
     def stopped(self) -> bool:
         return self._stop.is_set()

@@ -32,9 +32,15 @@ _WHITESPACE: Final = b" \t\r\n\v\f"
 _BOM: Final = b"\xef\xbb\xbf"
 _INTEGER_DIGITS: Final = 40
 """Longer integers become floats; Python refuses to convert integers of thousands of digits at all."""
-_RESTARTS: Final = 20
-"""How often the search for a span inside a damaged line starts anew."""
+_RESTARTS: Final = 200
+"""How many objects that do not end may stand before a span inside a damaged line: a cut object and all open ones in it."""
+_EXAMINED_BYTES: Final = 256 * 1024 * 1024
+"""How much text the search for them may read in all."""
+_MAX_LEVELS: Final = 200
+"""What is nested deeper is kept as its JSON text: Python's reader and writer of JSON give up at about 1,000 levels."""
 _OBJECT_START: Final = re.compile(r'\{\s*"')
+_SPACE: Final = re.compile(r"[ \t\r\n\v\f]*")
+_STRUCTURE: Final = re.compile(r'"(?:[^"\\]|\\.)*+"|[\[\]{}]', re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +167,8 @@ def read_line(line: bytes) -> Reading:
         value = orjson.loads(memoryview(line)[start:])
     except orjson.JSONDecodeError as error:
         return _read_damaged(line, start, str(error).split(":")[0])
+    if line.count(b"{") + line.count(b"[") > _MAX_LEVELS and isinstance(value, dict):
+        value = _DECODER.decode(_shallow(line.decode("latin-1"), line.index(b"{"))[0].encode("latin-1").decode())
     return _reading_of(value, start, len(line) - start)
 
 
@@ -207,35 +215,72 @@ def _read_damaged(line: bytes, start: int, strict_error: str) -> Reading:
     text = line.decode("latin-1")
     found: list[Found] = []
     problem: str | None = None
-    position, restarts = start, 0
-    while restarts <= _RESTARTS:
-        position += len(text[position:]) - len(text[position:].lstrip(" \t\r\n"))
-        if position >= len(text):
-            return Reading(tuple(found), problem)
+    position, damaged, restarts, examined = _behind_space(text, start), False, 0, 0
+    while position < len(text):
         try:
-            _, end = _DECODER.raw_decode(text, position)
-            value = _DECODER.decode(line[position:end].decode("utf-8", "replace"))
-        except (ValueError, RecursionError) as error:
-            nested = isinstance(error, RecursionError)
-            problem = problem or _describe(line, position, strict_error, nested=nested)
+            value, end = _object_at(line, text, position)
+        except ValueError:
+            problem = problem or _describe(line, position, strict_error)
+            damaged = True
+            if text[position] == "{":
+                restarts, examined = restarts + 1, examined + len(text) - position
             restart = _OBJECT_START.search(text, position + 1)
-            if restart is None or nested:
-                return Reading(tuple(found), problem)
-            position, restarts = restart.start(), restarts + 1
+            if restart is None or restarts > _RESTARTS or examined > _EXAMINED_BYTES:
+                break
+            position = restart.start()
             continue
         why_not = _why_no_span(value)
         # Inside a damaged span, links and events hold objects with ids too: a span also has a name or a start.
-        if why_not is None and (restarts == 0 or "name" in value or "start_time" in value):
+        if why_not is None and (not damaged or "name" in value or "start_time" in value):
             found.append(Found(position, end - position, value))
         else:
             problem = problem or why_not
-        position = end
+        position = _behind_space(text, end)
     return Reading(tuple(found), problem)
 
 
-def _describe(line: bytes, position: int, strict_error: str, *, nested: bool) -> str:
-    if nested:
-        return "nested too deeply"
+def _behind_space(text: str, position: int) -> int:
+    space = _SPACE.match(text, position)
+    return space.end() if space else position
+
+
+def _object_at(line: bytes, text: str, position: int) -> tuple[Json, int]:
+    """The JSON value at ``position`` of ``line`` (``text`` has a character per byte) and where it ends.
+
+    Raises: ValueError when there is none.
+    """
+    try:
+        _, end = _DECODER.raw_decode(text, position)
+        return _DECODER.decode(line[position:end].decode("utf-8", "replace")), end
+    except RecursionError:
+        shallow, end = _shallow(text, position)
+        return _DECODER.decode(shallow.encode("latin-1").decode("utf-8", "replace")), end
+
+
+def _shallow(text: str, position: int) -> tuple[str, int]:
+    """The JSON value at ``position`` with what is nested too deeply as strings of JSON text, and where the value ends.
+
+    Raises: ValueError when it does not end.
+    """
+    pieces: list[str] = []
+    level, copied = 0, position
+    for token in _STRUCTURE.finditer(text, position):
+        if token[0] in "{[":
+            level += 1
+            if level == _MAX_LEVELS + 1:
+                pieces.append(text[copied : token.start()])
+                copied = token.start()
+        elif token[0] in "}]":
+            if level == _MAX_LEVELS + 1:
+                pieces.append(json.dumps(text[copied : token.end()], ensure_ascii=False))
+                copied = token.end()
+            level -= 1
+            if level == 0:
+                return "".join([*pieces, text[copied : token.end()]]), token.end()
+    raise ValueError("it does not end")
+
+
+def _describe(line: bytes, position: int, strict_error: str) -> str:
     if b"\x00" in line[position : position + 4096]:
         return "binary data (NUL bytes)"
     if not line.rstrip().endswith(b"}"):

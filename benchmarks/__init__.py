@@ -1,0 +1,1 @@
+"""Measures halo-mcp on generated trace files, beside halo-engine and ripgrep. `python -m benchmarks --help`."""

@@ -1,0 +1,133 @@
+"""halo-mcp's side, one job per process: `python -m benchmarks.ours JOB TRACES INDEX_DIRECTORY [VIEWED or TAIL]`."""
+
+from __future__ import annotations
+
+import sys
+import time
+from importlib import import_module
+from pathlib import Path
+
+from benchmarks.questions import ALTERNATION, LITERAL, PAGE, SEARCHED, Clock, report
+
+
+def build(clock: Clock, traces: str, index: str) -> dict[str, int]:
+    import_module("duckdb")  # otherwise imported when first needed; the peer's imports are not timed either
+
+    from halo_mcp.index.local import LocalStore
+    from halo_mcp.index.work import Work
+
+    store = LocalStore("bench", [traces], Path(index))
+    clock.time("build", lambda: store.refresh(Work()))
+    info = store.info()
+    return {"traces": info.total_traces, "spans": info.total_spans}
+
+
+def query(clock: Clock, traces: str, index: str, viewed: list[str]) -> dict[str, int]:
+    import_module("duckdb")
+
+    from halo_mcp.index.filters import TraceFilters
+    from halo_mcp.index.local import LocalStore
+    from halo_mcp.index.patterns import compile_pattern
+    from halo_mcp.index.work import Work
+
+    store = LocalStore("bench", [traces], Path(index))
+    everything, errors, literal, alternation = (
+        TraceFilters.model_validate(asked)
+        for asked in ({}, {"has_errors": True}, {"regex_pattern": LITERAL}, {"regex_pattern": ALTERNATION})
+    )
+    pattern = compile_pattern(SEARCHED)
+
+    def count(filters: TraceFilters) -> int:
+        return store.count(filters, None, Work())[0].traces
+
+    def search(trace_id: str) -> int:
+        return store.search(trace_id, pattern, (), context_chars=100, max_matches=50, work=Work()).total
+
+    clock.time("open", lambda: store.refresh(Work()))
+    overview = clock.time_twice("overview", lambda: store.overview(everything, Work()))
+    error_traces = clock.time_twice("count", lambda: count(errors))
+    page = clock.time_twice("query", lambda: store.traces(errors, "start_time", PAGE, None, Work()))
+    with_literal = clock.time("literal", lambda: count(literal))
+    with_alternation = clock.time("alternation", lambda: count(alternation))
+    spans = clock.time("view, rows", lambda: [store.spans(trace_id) for trace_id in viewed])
+    payloads = clock.time("view, payloads", lambda: [store.payloads(trace_id) for trace_id in viewed])
+    clock.seconds["view"] = clock.seconds["view, rows"] + clock.seconds["view, payloads"]
+    matches = clock.time("search", lambda: sum(search(trace_id) for trace_id in viewed))
+    assert list(map(len, spans)) == list(map(len, payloads))
+    return {
+        "traces": overview.total_traces,
+        "spans": overview.total_spans,
+        "error_spans": overview.error_spans,
+        "error_traces": error_traces,
+        "input_tokens": overview.input_tokens,
+        "page_total": page.total,
+        "page": len(page.traces),
+        "literal": with_literal,
+        "alternation": with_alternation,
+        "searched": matches,
+    }
+
+
+def tools(clock: Clock, traces: str, index: str, viewed: list[str]) -> dict[str, int]:
+    """The same through an MCP client in this process: text made for a model, sent as protocol messages."""
+    import anyio
+    from mcp import Client
+
+    from halo_mcp.config import load_settings
+    from halo_mcp.datasets import Datasets
+    from halo_mcp.server import create_server
+
+    server = create_server(Datasets({"bench": [traces]}, load_settings(index_dir=Path(index))))
+
+    async def call() -> int:
+        failed = 0
+        async with Client(server) as client:
+            await client.call_tool("list_datasets")  # opens the index
+            for name, arguments in (("view", {}), ("search", {"pattern": SEARCHED})):
+                started = time.perf_counter()
+                for trace_id in viewed:
+                    result = await client.call_tool(f"{name}_trace", {"trace_id": trace_id, **arguments})
+                    failed += bool(result.is_error)
+                clock.seconds[f"{name} tool"] = time.perf_counter() - started
+        return failed
+
+    return {"failed_calls": anyio.run(call)}
+
+
+def append(clock: Clock, traces: str, index: str, tail: str) -> dict[str, int]:
+    """Take in what was appended while the store was open. The file is cut back afterwards, the index is not."""
+    from halo_mcp.index.local import LocalStore
+    from halo_mcp.index.work import Work
+
+    store = LocalStore("bench", [traces], Path(index))
+    store.refresh(Work())
+    size = Path(traces).stat().st_size
+    try:
+        with Path(traces).open("ab") as file:
+            file.write(Path(tail).read_bytes())
+        clock.time("append", lambda: store.refresh(Work()))
+    finally:
+        with Path(traces).open("r+b") as file:
+            file.truncate(size)
+    return {"spans": store.info().total_spans}
+
+
+def main() -> None:
+    job, traces, index, *rest = sys.argv[1:]
+    clock = Clock()
+    match job:
+        case "build":
+            answers = build(clock, traces, index)
+        case "query":
+            answers = query(clock, traces, index, rest[0].split(","))
+        case "tools":
+            answers = tools(clock, traces, index, rest[0].split(","))
+        case "append":
+            answers = append(clock, traces, index, rest[0])
+        case _:
+            sys.exit(f"unknown job {job}")
+    report(clock, answers)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,24 @@
+"""The environment that the peer runs in: made once, kept in the work directory."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+PEER = "halo-engine==0.3.5"
+_NEEDED = ("pydantic", "openai-agents==0.14.7", "openai==2.32.0")
+
+
+def peer_python(directory: Path) -> Path:
+    """An interpreter that can import the peer. Raises: CalledProcessError or OSError when it cannot be installed."""
+    environment = directory / "peer-environment"
+    python = environment / "bin" / "python"
+    complete = environment / "complete"
+    if not complete.exists():
+        subprocess.run([sys.executable, "-m", "venv", "--clear", environment], check=True, stdout=sys.stderr)
+        install = [python, "-m", "pip", "install", "--quiet"]
+        subprocess.run([*install, "--no-deps", PEER], check=True, stdout=sys.stderr)
+        subprocess.run([*install, *_NEEDED], check=True, stdout=sys.stderr)
+        complete.touch()
+    return python

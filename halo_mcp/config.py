@@ -1,0 +1,76 @@
+"""Settings: command-line arguments first, then ``HALO_MCP_*`` environment variables, then defaults.
+
+``Settings.origins`` says which of the three gave each value, so that ``halo-mcp doctor`` can show it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, Literal
+
+from halo_mcp.errors import BadArgument
+
+Origin = Literal["argument", "environment", "default"]
+
+DEFAULT_DEADLINE_S: Final = 60.0
+"""What one query may take. Indexing has no deadline: it reports progress and can be cancelled."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the server was told. Field ``x_y`` has the option ``--x-y`` and the variable ``HALO_MCP_X_Y``."""
+
+    index_dir: Path
+    deadline_s: float = DEFAULT_DEADLINE_S
+    roots: tuple[Path, ...] = ()
+    """Directories under which a client may open further files; none by default."""
+    origins: Mapping[str, Origin] = field(default_factory=dict[str, Origin])
+
+
+def load_settings(
+    *,
+    index_dir: Path | None = None,
+    deadline_s: float | None = None,
+    roots: Sequence[Path] = (),
+    environ: Mapping[str, str] | None = None,
+) -> Settings:
+    """Settings from arguments (None and () mean "not given") and the environment. Raises: BadArgument."""
+    environ = os.environ if environ is None else environ
+    origins: dict[str, Origin] = {}
+
+    def choose(name: str, given: str | None) -> str | None:
+        if given is not None:
+            origins[name] = "argument"
+            return given
+        value = environ.get(f"HALO_MCP_{name.upper()}", "").strip()
+        origins[name] = "environment" if value else "default"
+        return value or None
+
+    directory = choose("index_dir", None if index_dir is None else str(index_dir))
+    deadline = choose("deadline_s", None if deadline_s is None else str(deadline_s))
+    listed = choose("roots", os.pathsep.join(map(str, roots)) or None)
+    return Settings(
+        index_dir=Path(directory).expanduser().absolute() if directory else _default_index_dir(),
+        deadline_s=_positive_seconds(deadline) if deadline else DEFAULT_DEADLINE_S,
+        roots=tuple(Path(root).expanduser().resolve() for root in (listed or "").split(os.pathsep) if root),
+        origins=origins,
+    )
+
+
+def _positive_seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise BadArgument(f"deadline_s={text!r} is not a number of seconds above 0 (--deadline-s, HALO_MCP_DEADLINE_S).")
+    return seconds
+
+
+def _default_index_dir() -> Path:
+    from platformdirs import user_cache_path
+
+    return user_cache_path("halo-mcp", appauthor=False) / "index"

@@ -1,0 +1,95 @@
+"""Datasets by name: what the command line named, and what a client opened under an allowed root."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from halo_mcp.config import Settings
+from halo_mcp.errors import BadArgument, UnknownDataset
+
+if TYPE_CHECKING:
+    from halo_mcp.index.store import SpanStore
+
+_NAMED: Final = re.compile(r"([A-Za-z0-9][A-Za-z0-9_.-]*)=(.+)", re.DOTALL)
+
+
+def parse_sources(arguments: Sequence[str]) -> dict[str, list[str]]:
+    """Dataset names with their sources, from ``[NAME=]SOURCE`` arguments.
+
+    Arguments without a name form one dataset together (a shell expands ``traces/*.jsonl`` into many), named after the
+    single source or else "traces". The same name may be given several times.
+    """
+    datasets: dict[str, list[str]] = {}
+    unnamed: list[str] = []
+    for argument in arguments:
+        match = None if Path(argument).exists() else _NAMED.fullmatch(argument)
+        if match:
+            datasets.setdefault(match[1], []).append(match[2])
+        else:
+            unnamed.append(argument)
+    if unnamed:
+        name = _name_of(unnamed[0]) if len(unnamed) == 1 else "traces"
+        datasets = {name: [*unnamed, *datasets.pop(name, [])], **datasets}
+    return datasets
+
+
+def _name_of(source: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", Path(source).stem or Path(source).resolve().name).strip("-.") or "traces"
+
+
+class Datasets:
+    """The stores of one server. Opening one is free; its index is built at the first question."""
+
+    def __init__(self, sources: dict[str, list[str]], settings: Settings) -> None:
+        self.settings = settings
+        self._sources = dict(sources)
+        self._stores: dict[str, SpanStore] = {}
+
+    @property
+    def names(self) -> list[str]:
+        """In the order given; the first is the default."""
+        return list(self._sources)
+
+    def sources(self, name: str) -> list[str]:
+        return self._sources[name]
+
+    def get(self, name: str) -> tuple[str, SpanStore]:
+        """The dataset's name and store; "" means the first. Raises: UnknownDataset."""
+        if not name and self._sources:
+            name = self.names[0]
+        if name not in self._sources:
+            raise UnknownDataset(name, self.names)
+        if name not in self._stores:
+            from halo_mcp.index.local import LocalStore
+
+            self._stores[name] = LocalStore(name, self._sources[name], self.settings.index_dir)
+        return name, self._stores[name]
+
+    def open(self, argument: str) -> str:
+        """Add a dataset from ``[NAME=]PATH``; returns its name. The path must lie under an allowed root.
+
+        Raises: BadArgument.
+        """
+        ((name, [path]),) = parse_sources([argument]).items()
+        resolved = Path(path).expanduser().resolve()
+        if not any(resolved.is_relative_to(root) for root in self.settings.roots):
+            allowed = ", ".join(map(str, self.settings.roots)) or "none"
+            raise BadArgument(
+                f"{path} may not be opened: allowed directories are {allowed}. Start the server with --root DIR "
+                "(or HALO_MCP_ROOTS), or name the file on its command line."
+            )
+        if not resolved.exists():
+            raise BadArgument(f"There is no file or directory {path} to open.")
+        known = self._sources.get(name)
+        if known is not None and known != [str(resolved)]:
+            raise BadArgument(f"Dataset {name!r} is already loaded from {', '.join(known)}; open with another NAME=.")
+        self._sources[name] = [str(resolved)]
+        return name
+
+    def close(self) -> None:
+        for store in self._stores.values():
+            store.close()
+        self._stores.clear()

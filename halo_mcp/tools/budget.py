@@ -1,0 +1,70 @@
+"""How large an answer may be, and how text is made to fit. No other module knows these numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Final
+
+from pydantic import Field
+
+DEFAULT_CHARS: Final = 20_000
+MAX_CHARS: Final = 150_000
+"""HALO's response budget; reached only when a caller asks for it."""
+OVERVIEW_CHARS: Final = 6_000
+VIEW_ATTRIBUTE_CHARS: Final = 4_096
+"""Per attribute where a whole trace is shown (HALO's number)."""
+SPAN_ATTRIBUTE_CHARS: Final = 16_384
+"""Per attribute where chosen spans are shown (HALO's number)."""
+PREVIEW_CHARS: Final = 80
+RESULT_META: Final = {"anthropic/maxResultSizeChars": MAX_CHARS + 10_000}
+"""Lets Claude Code keep such an answer inline instead of saving it to a file."""
+
+MaxChars = Annotated[
+    int, Field(ge=2_000, le=MAX_CHARS, description=f"answer size; default {DEFAULT_CHARS}, at most {MAX_CHARS}")
+]
+
+
+def cut(text: str, limit: int) -> str:
+    """``text``, or its first ``limit`` characters with HALO's marker, which names the original length."""
+    return text if len(text) <= limit else f"{text[:limit]}... [HALO truncated: original {len(text)} chars]"
+
+
+def preview(text: str, limit: int = PREVIEW_CHARS) -> str:
+    """The beginning of ``text`` on one line."""
+    line = " ".join(text[: limit * 4].split())
+    return line if len(line) <= limit and len(text) <= limit * 4 else line[: limit - 1].rstrip() + "…"
+
+
+def fair_shares(lengths: Sequence[int], budget: int) -> int:
+    """The largest cap c for which texts of these lengths, each cut to c, fit into ``budget`` together.
+
+    Short texts are kept whole, so that one long text never pushes the others out. At least 1.
+    """
+    left = budget
+    for position, length in enumerate(sorted(lengths)):
+        share = left // (len(lengths) - position)
+        if length > share:
+            return max(1, share)
+        left -= length
+    return max(1, max(lengths, default=1))
+
+
+class Page:
+    """Collects lines until a budget is used up."""
+
+    def __init__(self, max_chars: int, reserve: int = 0) -> None:
+        """``reserve`` characters stay free for closing lines that ``close`` adds."""
+        self._left = max_chars - reserve
+        self._parts: list[str] = []
+
+    def add(self, text: str) -> bool:
+        """Add ``text`` as further lines; False, and nothing is added, when it does not fit."""
+        if len(text) + 1 > self._left:
+            return False
+        self._parts.append(text)
+        self._left -= len(text) + 1
+        return True
+
+    def close(self, *texts: str) -> str:
+        """All lines and these (which must fit into the reserve)."""
+        return "\n".join([*self._parts, *(text for text in texts if text)])

@@ -1,0 +1,279 @@
+"""list_datasets and get_dataset_overview: what is there, and what it looks like as a whole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from halo_mcp.datasets import Datasets
+from halo_mcp.errors import HaloError
+from halo_mcp.index.filters import TraceFilters
+from halo_mcp.index.store import ErrorGroup, Overview, Source, StoreInfo, ToolStats
+from halo_mcp.index.work import Work
+from halo_mcp.tools.budget import DEFAULT_CHARS, OVERVIEW_CHARS, Page, preview
+from halo_mcp.tools.params import Answer, Call, Filters, call_text
+from halo_mcp.tools.render import duration, moment, moment_nano, names, number, pairs, share, size
+
+_ERROR_TEXT_CHARS = 170
+_ERRORS_SHOWN = 10
+_TOOLS_SHOWN = 12
+_PROBLEMS_SHOWN = 3
+
+
+def list_datasets(
+    datasets: Datasets,
+    work: Work,
+    open: Annotated[str, Field(description="[NAME=]PATH under an allowed directory, to load it now")] = "",
+) -> Answer:
+    """List the loaded datasets: sources, sizes, traces, spans, and what could not be read.
+
+    Call it to learn the names that the `dataset` argument of every tool takes, or to `open` another file.
+    Indexes what is not indexed yet. Next: get_dataset_overview(dataset=NAME).
+    """
+    if open:
+        datasets.open(open)
+    page, data = Page(DEFAULT_CHARS, reserve=200), list[dict[str, Any]]()
+    for number_, name in enumerate(datasets.names):
+        default = " (default)" if number_ == 0 else ""
+        try:
+            _, store = datasets.get(name)
+            store.refresh(work)
+            info = store.info()
+        except HaloError as error:
+            page.add(f"{name}{default}: not usable. {error}")
+            data.append({"name": name, "sources": datasets.sources(name), "error": str(error)})
+            continue
+        page.add(f"{name}{default}: {number(info.total_traces)} traces, {number(info.total_spans)} spans")
+        for source in info.sources:
+            page.add(f"  {_source_line(source)}")
+        data.append(_info_json(name, info))
+    if not data:
+        page.add("No dataset is loaded. Start the server with trace files: halo-mcp serve [NAME=]FILE...")
+    return Answer(page.close("Next: get_dataset_overview(dataset=NAME)." if data else ""), {"datasets": data})
+
+
+def _source_line(source: Source) -> str:
+    report = source.report
+    parts = [source.name, size(source.size_bytes), f"modified {moment(source.modified_unix_nano)}"]
+    parts.append(f"{number(report.lines_read)} lines, {number(report.spans_indexed)} spans")
+    if report.reasons:
+        parts.append(f"{number(report.lines_skipped)} lines skipped: {pairs(report.reasons)}")
+    if report.lines_repaired:
+        parts.append(f"{number(report.lines_repaired)} repaired")
+    if report.pending_bytes:
+        parts.append(f"{size(report.pending_bytes)} of an incomplete last line waiting")
+    return " · ".join(parts)
+
+
+def _info_json(name: str, info: StoreInfo) -> dict[str, Any]:
+    return {
+        "name": name,
+        "total_traces": info.total_traces,
+        "total_spans": info.total_spans,
+        "sources": [
+            {
+                "name": source.name,
+                "size_bytes": source.size_bytes,
+                "modified": moment_nano(source.modified_unix_nano),
+                **source.report.model_dump(),
+            }
+            for source in info.sources
+        ],
+    }
+
+
+def get_dataset_overview(call: Call, filters: Filters = TraceFilters()) -> Answer:
+    """Summarise a dataset (or the traces that match `filters`) in one page. Call this first.
+
+    Traces, time span, outcomes, runs; spans with errors, split into original failures and their propagation; calls,
+    failures and top error per tool; exception types; the most common error texts with a trace id and span id each;
+    tokens per model without double counting; agents; what could not be read; sample trace ids spread over the data.
+    Counts are exact and cover all matching traces. Costs milliseconds (seconds when filters hold regex_pattern).
+    An error status is a fact about a span: has_errors=false is not success, see outcomes.
+    Next: query_traces for lists, view_trace for one trace, count_traces to test a hypothesis on all traces.
+    """
+    overview = call.store.overview(filters, call.work)
+    info = call.store.info()
+    page = Page(OVERVIEW_CHARS, reserve=260)
+    for line in _overview_lines(call, filters, overview, info):
+        if not page.add(line):
+            page.add("… (cut here; narrow with filters)")
+            break
+    return Answer(page.close(_next_steps(call, overview)), _overview_json(overview, info))
+
+
+def _overview_lines(call: Call, filters: TraceFilters, o: Overview, info: StoreInfo) -> Iterator[str]:
+    chosen = "all traces" if not filters.given() else f"traces with {pairs(filters.given())}"
+    span = f"{moment(o.start_time_unix_nano)} to {moment(o.end_time_unix_nano)}"
+    yield (
+        f"dataset {call.dataset}: {chosen} = {number(o.total_traces)} traces, {number(o.total_spans)} spans, "
+        f"{size(o.raw_bytes)}; {span} ({duration(o.start_time_unix_nano, o.end_time_unix_nano)})"
+    )
+    if not o.total_traces:
+        return
+    yield from _outcome_lines(o)
+    yield f"tokens (LLM spans only): {_tokens(o.input_tokens, o.output_tokens, o.cached_input_tokens)}"
+    if o.models:
+        models = (f"{m.name} {number(m.spans)} calls {_tokens(m.input_tokens, m.output_tokens, 0)}" for m in o.models)
+        yield f"models: {names(models, 6)}"
+    yield f"agents (spans): {names((f'{a.name} {number(a.spans)}' for a in o.agents), 12)}"
+    yield f"services (spans): {names((f'{s.name} {number(s.spans)}' for s in o.services), 6)}"
+    yield f"kinds (spans): {names((f'{k.name} {number(k.spans)}' for k in o.kinds), 8)}"
+    yield (
+        f"errors: {share(o.error_traces, o.total_traces)} of traces have a span with status ERROR; {number(o.error_spans)} "
+        f"ERROR spans = {number(o.original_errors)} original failures + {number(o.error_spans - o.original_errors)} "
+        f"propagated to ancestors; {number(o.tool_error_spans)} on TOOL spans"
+    )
+    if o.exception_types:
+        types = (f"{t.name} {number(t.spans)}" for t in o.exception_types)
+        yield f"exception types (original failures): {names(types, 12)}"
+    yield from _tool_lines(o.tools)
+    yield from _error_lines(o)
+    yield from _coverage_lines(o, info)
+    yield f"sample trace ids (spread over time): {names(o.sample_trace_ids, 8)}"
+
+
+def _tokens(tokens_in: int, tokens_out: int, cached: int) -> str:
+    return f"{number(tokens_in)} in, {number(tokens_out)} out" + (f" ({number(cached)} cached)" if cached else "")
+
+
+def _outcome_lines(o: Overview) -> Iterator[str]:
+    known = {name: count for name, count in o.outcomes.items() if count}
+    if known.keys() == {"unknown"}:
+        yield "outcomes: none recorded"
+    else:
+        yield "outcomes: " + ", ".join(f"{name} {share(count, o.total_traces)}" for name, count in known.items())
+    runs: dict[str, list[str]] = {}
+    for run, outcome, count in o.runs:
+        runs.setdefault(run, []).append(f"{outcome} {number(count)}")
+    if runs:
+        listed = names((f"{run} ({', '.join(counts)})" for run, counts in runs.items()), 6)
+        yield f"runs: {listed}; {number(o.task_count)} distinct tasks"
+
+
+def _tool_lines(tools: Sequence[ToolStats]) -> Iterator[str]:
+    if not tools:
+        return
+    yield f"tools ({len(tools)}), most failures first: calls / failures with status ERROR / top error"
+    for tool in tools[:_TOOLS_SHOWN]:
+        top = f" / {number(tool.top_error_count)}x {preview(tool.top_error, 110)}" if tool.top_error else ""
+        yield f"  {tool.name} {number(tool.calls)} / {share(tool.failures, tool.calls)}{top}"
+    if len(tools) > _TOOLS_SHOWN:
+        yield f"  +{len(tools) - _TOOLS_SHOWN} more tools"
+
+
+def _error_lines(o: Overview) -> Iterator[str]:
+    if not o.errors:
+        return
+    shown = o.errors[:_ERRORS_SHOWN]
+    yield f"most common original failures ({len(shown)} of {o.error_group_count} texts; numbers and hex ids masked when grouping):"
+    for group in shown:
+        yield f"  {_error_line(group)}"
+    left = o.original_errors - sum(group.spans for group in shown)
+    if left:
+        yield f"  the rest: {number(left)} spans in {o.error_group_count - len(shown)} further texts"
+
+
+def _error_line(group: ErrorGroup) -> str:
+    text = preview(group.text, _ERROR_TEXT_CHARS) or "(no text)"
+    where = f"trace {group.trace_id} span {group.span_id}"
+    return f"{number(group.spans)} spans, {number(group.traces)} traces · {group.span_name} · {text} · e.g. {where}"
+
+
+def _coverage_lines(o: Overview, info: StoreInfo) -> Iterator[str]:
+    reports = [source.report for source in info.sources]
+    skipped, repaired = sum(r.lines_skipped for r in reports), sum(r.lines_repaired for r in reports)
+    reasons = {reason: count for report in reports for reason, count in report.reasons.items()}
+    line = (
+        f"ingest: {len(reports)} source{'s' if len(reports) != 1 else ''}, {number(sum(r.lines_read for r in reports))} lines read, "
+        f"{number(sum(r.spans_indexed for r in reports))} spans indexed, {number(skipped)} lines skipped"
+    )
+    yield line + (f" ({pairs(reasons)})" if reasons else "") + (f", {number(repaired)} repaired" if repaired else "")
+    problems = [(source.name, problem) for source in info.sources for problem in source.report.problems]
+    for name, problem in problems[:_PROBLEMS_SHOWN]:
+        yield f"  {name} line {number(problem.line_number)} (byte {problem.byte_offset}): {problem.reason}"
+    c = o.coverage
+    lacking = {
+        "kind": share(c.without_kind, o.total_spans),
+        "session": share(c.without_session, o.total_spans),
+        "start time": share(c.without_start_time, o.total_spans),
+        "agent of their own": share(o.missing_agents, o.total_spans),
+        "model (of LLM spans)": share(c.llm_without_model, c.llm_spans),
+        "tokens (of LLM spans)": share(c.llm_without_tokens, c.llm_spans),
+    }
+    named = [f"{name} {count}" for name, count in lacking.items() if count != "0"]
+    yield "spans without: " + (", ".join(named) or "nothing missing (kind, session, start, agent, model, tokens)")
+    if o.missing_parents:
+        yield f"{number(o.missing_parents)} spans name a parent that is not in the data"
+
+
+def _next_steps(call: Call, o: Overview) -> str:
+    if not o.total_traces:
+        return "Nothing matches; drop a filter."
+    steps = []
+    if o.errors:
+        steps.append(call_text("view_trace", dataset=call.named, trace_id=o.errors[0].trace_id))
+    chosen = {"outcome": ["fail"]} if o.outcomes["fail"] else {"has_errors": True} if o.error_traces else {}
+    steps.append(call_text("query_traces", dataset=call.named, filters=chosen))
+    return "Next: " + " or ".join(steps)
+
+
+def _overview_json(o: Overview, info: StoreInfo) -> dict[str, Any]:
+    return {
+        "total_traces": o.total_traces,
+        "total_spans": o.total_spans,
+        "earliest_start_time": moment_nano(o.start_time_unix_nano),
+        "latest_end_time": moment_nano(o.end_time_unix_nano),
+        "service_names": sorted(s.name for s in o.services),
+        "model_names": sorted(m.name for m in o.models),
+        "agent_names": sorted(a.name for a in o.agents),
+        "agent_ids": list(o.agent_ids),
+        "error_trace_count": o.error_traces,
+        "missing_parent_count": o.missing_parents,
+        "missing_agent_identity_count": o.missing_agents,
+        "project_id_mismatch_count": o.other_projects,
+        "otel_error_span_count": o.error_spans,
+        "original_error_span_count": o.original_errors,
+        "tool_error_span_count": o.tool_error_spans,
+        "error_taxonomy": [
+            {
+                "span_name": group.span_name,
+                "status_message": group.text,
+                "error_span_count": group.spans,
+                "trace_count": group.traces,
+                "example_trace_ids": list(group.example_trace_ids),
+                "example_span_id": group.span_id,
+            }
+            for group in o.errors
+        ],
+        "error_text_count": o.error_group_count,
+        "exception_types": {t.name: t.spans for t in o.exception_types},
+        "total_input_tokens": o.input_tokens,
+        "total_output_tokens": o.output_tokens,
+        "total_cached_input_tokens": o.cached_input_tokens,
+        "raw_jsonl_bytes": o.raw_bytes,
+        "sample_trace_ids": list(o.sample_trace_ids),
+        "outcomes": dict(o.outcomes),
+        "runs": [{"run_id": run, "outcome": outcome, "trace_count": count} for run, outcome, count in o.runs],
+        "task_count": o.task_count,
+        "observation_kinds": {k.name: k.spans for k in o.kinds},
+        "models": [
+            {"model_name": m.name, "span_count": m.spans, "input_tokens": m.input_tokens, "output_tokens": m.output_tokens}
+            for m in o.models
+        ],
+        "agents": {a.name: a.spans for a in o.agents},
+        "tools": [
+            {
+                "tool_name": tool.name,
+                "call_count": tool.calls,
+                "failure_count": tool.failures,
+                "top_error": tool.top_error,
+                "top_error_count": tool.top_error_count,
+            }
+            for tool in o.tools
+        ],
+        "coverage": {name: getattr(o.coverage, name) for name in type(o.coverage).__slots__},
+        "ingest": _info_json("", info)["sources"],
+    }

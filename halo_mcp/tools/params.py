@@ -1,0 +1,75 @@
+"""What several tools take and give: the call, the answer, shared parameters, cursors."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+import orjson
+from pydantic import Field
+
+from halo_mcp.errors import InvalidCursor
+from halo_mcp.index.filters import TraceFilters
+from halo_mcp.index.store import SpanStore
+from halo_mcp.index.work import Work
+
+ResponseFormat = Literal["text", "json"]
+Filters = Annotated[TraceFilters, Field(description="conditions, all must hold; {} = all traces")]
+TraceId = Annotated[str, Field(min_length=1, description="full id, as query_traces prints it")]
+Cursor = Annotated[str, Field(description="from the previous page; same other arguments")]
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What a tool works on: the store of one dataset, and what the caller lets it spend."""
+
+    dataset: str
+    store: SpanStore
+    work: Work
+    default_dataset: str
+
+    @property
+    def named(self) -> str:
+        """What a next call must give as ``dataset``: "" for the default one."""
+        return "" if self.dataset == self.default_dataset else self.dataset
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The same facts twice: as text for a model or a person, and as JSON with HALO's field names."""
+
+    text: str
+    data: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+
+def encode_cursor(tool: str, dataset: str, arguments: Mapping[str, Any], state: Any) -> str:
+    """A cursor that only the same tool, dataset and arguments accept back."""
+    return base64.urlsafe_b64encode(orjson.dumps([_mark(tool, dataset, arguments), state])).decode().rstrip("=")
+
+
+def decode_cursor(cursor: str, tool: str, dataset: str, arguments: Mapping[str, Any]) -> Any:
+    """The state in ``cursor``; None for "". Raises: InvalidCursor."""
+    if not cursor:
+        return None
+    try:
+        mark, state = orjson.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+    except (ValueError, TypeError, binascii.Error):
+        raise InvalidCursor(tool) from None
+    if mark != _mark(tool, dataset, arguments):
+        raise InvalidCursor(tool)
+    return state
+
+
+def _mark(tool: str, dataset: str, arguments: Mapping[str, Any]) -> str:
+    text = orjson.dumps([tool, dataset, arguments], option=orjson.OPT_SORT_KEYS)
+    return hashlib.sha256(text).hexdigest()[:12]
+
+
+def call_text(tool: str, **arguments: Any) -> str:
+    """The literal next call, as a model would write it; empty arguments are left out."""
+    shown = (f"{name}={orjson.dumps(value).decode()}" for name, value in arguments.items() if value not in ("", None, {}, []))
+    return f"{tool}({', '.join(shown)})"

@@ -1,0 +1,177 @@
+"""A plain function over a store becomes an MCP tool.
+
+The function takes a Call first and returns an Answer. Published, it takes ``dataset`` and ``response_format`` too, runs
+in a worker thread that stops when the client cancels, reports progress, and answers errors as one sentence.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Annotated, Any, Final, cast
+
+import anyio
+import anyio.from_thread
+import anyio.to_thread
+import orjson
+from mcp.server.mcpserver import Context
+from mcp.server.mcpserver.tools import Tool
+from mcp_types import CallToolResult, TextContent, ToolAnnotations
+from pydantic import ConfigDict, Field
+
+from halo_mcp.datasets import Datasets
+from halo_mcp.errors import HaloError
+from halo_mcp.index.filters import TraceFilters
+from halo_mcp.index.work import Work
+from halo_mcp.tools.budget import RESULT_META
+from halo_mcp.tools.calls import ToolFunction, about_all_datasets, answer
+from halo_mcp.tools.params import Answer, ResponseFormat
+
+READ_ONLY: Final = ToolAnnotations(
+    read_only_hint=True, destructive_hint=False, idempotent_hint=True, open_world_hint=False
+)
+FULL_FILTERS_IN: Final = "query_traces"
+"""The one tool whose schema spells the filters out: repeated in every tool they would fill most of tools/list."""
+_PROGRESS_EVERY_S: Final = 0.5
+_log = logging.getLogger(__name__)
+
+_Dataset = Annotated[str, Field(description="name from list_datasets; empty = the default one")]
+_Format = Annotated[ResponseFormat, Field(description="json: the same facts as structured data")]
+
+
+def publish(function: ToolFunction, *, title: str, hint: str = "", always_load: bool = False, large: bool = False) -> Tool:
+    """The MCP tool of ``function``. ``hint``: words for Claude Code's tool search."""
+
+    async def run(**arguments: Any) -> CallToolResult:
+        context = cast("Context[Datasets]", arguments.pop("ctx"))
+        dataset = cast("str", arguments.pop("dataset", ""))
+        response_format = cast("ResponseFormat", arguments.pop("response_format"))
+        datasets = context.request_context.lifespan_context
+        try:
+            result = await _in_thread(context, partial(answer, datasets, dataset, function, arguments))
+        except HaloError as error:
+            return _text(str(error), is_error=True)
+        except anyio.get_cancelled_exc_class():
+            raise
+        except Exception:
+            _log.exception("tool %s failed", function.__name__)
+            return _text(
+                f"Internal error in {function.__name__}; the server's log has the details. Other calls still work.",
+                is_error=True,
+            )
+        if response_format == "json":
+            return CallToolResult(
+                content=[TextContent(text=orjson.dumps(result.data).decode())],
+                structured_content=dict(result.data),
+            )
+        return _text(result.text)
+
+    _sign(run, function)
+    meta: dict[str, Any] = {"anthropic/searchHint": hint} if hint else {}
+    meta |= {"anthropic/alwaysLoad": True} if always_load else {}
+    meta |= RESULT_META if large else {}
+    tool = Tool.from_function(
+        run,
+        name=function.__name__,
+        title=title,
+        description=inspect.getdoc(function),
+        annotations=READ_ONLY,
+        meta=meta or None,
+        structured_output=False,
+    )
+    return _strict(tool)
+
+
+def _text(text: str, *, is_error: bool = False) -> CallToolResult:
+    return CallToolResult(content=[TextContent(text=text)], is_error=is_error)
+
+
+def _sign(run: Callable[..., Any], function: ToolFunction) -> None:
+    """Give ``run`` the parameters of ``function`` without its Call, and those every tool has."""
+    kind = inspect.Parameter.KEYWORD_ONLY
+    parameters = list(inspect.signature(function, eval_str=True).parameters.values())
+    given = [parameter for parameter in parameters if parameter.name not in ("call", "datasets", "work")]
+    own = [parameter.replace(kind=kind) for parameter in given]
+    if not about_all_datasets(function):
+        own.append(inspect.Parameter("dataset", kind, default="", annotation=_Dataset))
+    own.append(inspect.Parameter("response_format", kind, default="text", annotation=_Format))
+    own.append(inspect.Parameter("ctx", kind, annotation=Context))
+    run.__signature__ = inspect.Signature(own, return_annotation=CallToolResult)  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in own} | {"return": CallToolResult}
+    run.__name__ = function.__name__
+    run.__doc__ = function.__doc__
+
+
+def _strict(tool: Tool) -> Tool:
+    """Refuse unknown arguments (the SDK drops them silently) and publish the schema without its automatic titles."""
+    base = tool.fn_metadata.arg_model
+    model = type(base.__name__, (base,), {"model_config": ConfigDict(extra="forbid"), "__module__": base.__module__})
+    tool.fn_metadata.arg_model = model
+    tool.parameters = _lean(model.model_json_schema(by_alias=True))
+    if tool.name != FULL_FILTERS_IN and "filters" in tool.parameters["properties"]:
+        tool.parameters["properties"]["filters"] = {"type": "object", "description": _filters_in_words()}
+        tool.parameters.pop("$defs", None)
+    return tool
+
+
+def _filters_in_words() -> str:
+    """The keys of TraceFilters, for the tools that do not spell the schema out."""
+    keys = ", ".join(TraceFilters.model_fields)
+    return f"conditions, all must hold, {{}} = all traces; typed as in {FULL_FILTERS_IN}: {keys}"
+
+
+def _lean(schema: Any) -> Any:
+    """Without automatic titles, "default" of empty values and docstrings of models: they cost tokens and say nothing."""
+    if isinstance(schema, list):
+        return [_lean(item) for item in cast("list[Any]", schema)]
+    if not isinstance(schema, dict):
+        return schema
+    lean: dict[str, Any] = {}
+    for key, value in cast("dict[str, Any]", schema).items():
+        if key in ("properties", "$defs") and isinstance(value, dict):
+            lean[key] = {name: _lean(member) for name, member in cast("dict[str, Any]", value).items()}
+        elif not (key == "title" and isinstance(value, str)) and not (key == "default" and value in ("", [], {}, None)):
+            lean[key] = _lean(value)
+    return lean
+
+
+async def _in_thread(context: Context[Datasets], call: Callable[[Work], Answer]) -> Answer:
+    """Run ``call`` in a worker thread; reports progress, and tells the thread to stop when the client cancels."""
+    latest: list[tuple[float, float, str]] = []
+    lock = threading.Lock()
+
+    def note(done: float, total: float, message: str) -> None:
+        with lock:
+            latest[:] = [(done, total, message)]
+
+    work = Work(on_progress=note)
+    outcome: list[Answer | HaloError] = []
+    async with anyio.create_task_group() as group:
+        group.start_soon(_report, context, latest, lock)
+        try:
+            outcome.append(await anyio.to_thread.run_sync(call, work, abandon_on_cancel=True))
+        except HaloError as error:  # raised inside, it would come out of the group wrapped
+            outcome.append(error)
+        finally:
+            work.stop()
+            group.cancel_scope.cancel()
+    if isinstance(outcome[0], HaloError):
+        raise outcome[0]
+    return outcome[0]
+
+
+async def _report(context: Context[Datasets], latest: list[tuple[float, float, str]], lock: threading.Lock) -> None:
+    """Send the newest progress twice a second; the value always grows, as MCP demands."""
+    sent = -1.0
+    while True:
+        await anyio.sleep(_PROGRESS_EVERY_S)
+        with lock:
+            newest = latest.pop() if latest else None
+        if newest is None:
+            continue
+        done, total, message = newest
+        sent = max(done / total if total else 0.0, sent + 1e-4)
+        await context.report_progress(sent, 1.0, message)

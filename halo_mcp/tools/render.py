@@ -1,0 +1,130 @@
+"""Facts as text: numbers with units, times, tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+
+from halo_mcp.index.span import as_list, as_mapping
+
+_INLINE_CHARS = 160
+_DECODINGS = 3
+
+
+def number(value: float) -> str:
+    return f"{value:,.0f}"
+
+
+def share(part: int, whole: int) -> str:
+    """ "12 (3.4%)", "0"; the percentage keeps one digit below 10 %."""
+    if not whole or not part:
+        return number(part)
+    percent = 100 * part / whole
+    return f"{number(part)} ({percent:.{1 if 0 < percent < 9.95 else 0}f}%)"
+
+
+def moment(unix_nano: int | None) -> str:
+    """RFC 3339, UTC, milliseconds."""
+    if unix_nano is None:
+        return "?"
+    seconds, rest = divmod(unix_nano, 1_000_000_000)
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest // 1_000_000:03d}Z"
+
+
+def moment_nano(unix_nano: int | None) -> str:
+    """RFC 3339, UTC, nine digits, as HALO writes times; "" when unknown."""
+    if unix_nano is None:
+        return ""
+    seconds, rest = divmod(unix_nano, 1_000_000_000)
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest:09d}Z"
+
+
+def duration(start: int | None, end: int | None) -> str:
+    """ "340 ms", "4.2 s", "3 min 20 s", "2 h 5 min", "7 d 3 h"; "?" when unknown."""
+    if start is None or end is None:
+        return "?"
+    ms = (end - start) / 1e6
+    if abs(ms) < 1_000:
+        return f"{ms:.0f} ms" if abs(ms) >= 1 or ms == 0 else f"{ms:.2f} ms"
+    if abs(ms) < 120_000:
+        return f"{ms / 1000:.1f} s"
+    if abs(ms) < 7_200_000:
+        return f"{ms // 60_000:.0f} min {ms % 60_000 / 1000:.0f} s"
+    if abs(ms) < 172_800_000:
+        return f"{ms // 3_600_000:.0f} h {ms % 3_600_000 // 60_000:.0f} min"
+    return f"{ms // 86_400_000:.0f} d {ms % 86_400_000 // 3_600_000:.0f} h"
+
+
+def size(count: int) -> str:
+    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("KB", 1e3)):
+        if count >= scale:
+            return f"{count / scale:.1f} {unit}"
+    return f"{count} B"
+
+
+def names(values: Iterable[str], limit: int = 5) -> str:
+    """Comma separated, with the number of those left out."""
+    listed = list(values)
+    more = f" +{len(listed) - limit} more" if len(listed) > limit else ""
+    return ", ".join(listed[:limit]) + more
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]], separator: str = " | ") -> list[str]:
+    """One line per row; columns are not padded, because blanks cost tokens and align nothing for a model."""
+    return [separator.join(header), *(separator.join(row) for row in rows)]
+
+
+def readable(value: Any) -> str:
+    """A JSON value as a person would write it down: JSON inside strings decoded, nothing escaped twice.
+
+    Short values stay on one line as JSON; longer ones become ``key: value`` lines.
+    """
+    return _readable(value, _DECODINGS)
+
+
+def _readable(value: Any, decodings: int) -> str:
+    if isinstance(value, str):
+        inner = decoded(value) if decodings else None
+        return value if inner is None else _readable(inner, decodings - 1)
+    if not isinstance(value, dict | list):
+        return orjson.dumps(value).decode() if isinstance(value, bool | int | float) or value is None else str(value)
+    compact = _compact(value)
+    if len(compact) <= _INLINE_CHARS and "\\" not in compact:
+        return compact
+    lines: list[str] = []
+    items = as_mapping(value).items() if isinstance(value, dict) else (("-", item) for item in as_list(value))
+    for key, item in items:
+        mark = key if isinstance(value, list) else f"{key}:"
+        text = _readable(item, decodings)
+        lines.append(f"{mark} {text}" if "\n" not in text else f"{mark}\n{indent(text, '  ')}")
+    return "\n".join(lines)
+
+
+def decoded(text: str) -> Any:
+    """The JSON object or array in ``text``; None when it is no such thing."""
+    if text[:1] not in ("{", "["):
+        return None
+    try:
+        value = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return None
+    return value if isinstance(value, dict | list) else None
+
+
+def _compact(value: Any) -> str:
+    try:
+        return orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS).decode()
+    except (orjson.JSONEncodeError, UnicodeEncodeError):
+        return str(value)
+
+
+def indent(text: str, by: str) -> str:
+    return "\n".join(by + line if line else line for line in text.split("\n"))
+
+
+def pairs(values: Mapping[str, Any]) -> str:
+    """ "a=1, b=x" in the order given."""
+    return ", ".join(f"{key}={value}" for key, value in values.items())
