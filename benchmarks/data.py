@@ -86,7 +86,8 @@ def _read(about: Path, path: Path, tail: Path) -> Facts | None:
 def _write(path: Path, tail: Path, size: Size, traces: int) -> Facts:
     writer = _Writer(size)
     facts = Facts(traces=traces)
-    step, viewed_step = traces // _PLANTED, max(1, traces // VIEWED_TRACES)
+    viewed = min(VIEWED_TRACES, max(_PLANTED, traces // 10))
+    step, viewed_step = traces // _PLANTED, traces // viewed
     with path.open("wb") as file:
         for number in range(traces):
             index, offset = divmod(number, step)
@@ -98,7 +99,7 @@ def _write(path: Path, tail: Path, size: Size, traces: int) -> Facts:
             facts.spans += len(lines)
             facts.error_spans += errors
             facts.error_traces += errors > 0
-            if number % viewed_step == 0 and len(facts.viewed) < VIEWED_TRACES:
+            if number % viewed_step == 0 and len(facts.viewed) < viewed:
                 facts.viewed.append(trace_id)
                 facts.searched_matches += text.count(SEARCHED.encode())
     facts.input_tokens = writer.input_tokens

@@ -6,7 +6,6 @@ import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 
@@ -89,8 +88,7 @@ def _repetition(measured: Measured, directory: Path) -> None:
         for side in (measured.ours, measured.peer):
             run(side, job, *arguments)
     _search_with_ripgrep(measured)
-    if find_spec("halo_mcp.server"):
-        run(measured.ours, "tools", viewed)
+    run(measured.ours, "tools", viewed)
     run(measured.ours, "append", str(dataset.tail))
 
 

@@ -6,6 +6,7 @@ import sys
 import time
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from benchmarks.questions import ALTERNATION, LITERAL, PAGE, SEARCHED, Clock, report
 
@@ -70,6 +71,7 @@ def query(clock: Clock, traces: str, index: str, viewed: list[str]) -> dict[str,
 
 def tools(clock: Clock, traces: str, index: str, viewed: list[str]) -> dict[str, int]:
     """The same through an MCP client in this process: text made for a model, sent as protocol messages."""
+    import_module("duckdb")
     import anyio
     from mcp import Client
 
@@ -79,19 +81,23 @@ def tools(clock: Clock, traces: str, index: str, viewed: list[str]) -> dict[str,
 
     server = create_server(Datasets({"bench": [traces]}, load_settings(index_dir=Path(index))))
 
-    async def call() -> int:
+    async def call() -> dict[str, int]:
         failed = 0
         async with Client(server) as client:
-            await client.call_tool("list_datasets")  # opens the index
+            started = time.perf_counter()
+            await client.call_tool("get_dataset_overview")
+            clock.seconds["overview tool"] = time.perf_counter() - started
+            overview = await client.call_tool("get_dataset_overview", {"response_format": "json"})
+            facts: dict[str, Any] = overview.structured_content or {}
             for name, arguments in (("view", {}), ("search", {"pattern": SEARCHED})):
                 started = time.perf_counter()
                 for trace_id in viewed:
                     result = await client.call_tool(f"{name}_trace", {"trace_id": trace_id, **arguments})
                     failed += bool(result.is_error)
                 clock.seconds[f"{name} tool"] = time.perf_counter() - started
-        return failed
+        return {"traces": facts["total_traces"], "error_traces": facts["error_trace_count"], "failed_calls": failed}
 
-    return {"failed_calls": anyio.run(call)}
+    return anyio.run(call)
 
 
 def append(clock: Clock, traces: str, index: str, tail: str) -> dict[str, int]:

@@ -16,9 +16,12 @@ def peer_python(directory: Path) -> Path:
     python = environment / "bin" / "python"
     complete = environment / "complete"
     if not complete.exists():
-        subprocess.run([sys.executable, "-m", "venv", "--clear", environment], check=True, stdout=sys.stderr)
-        install = [python, "-m", "pip", "install", "--quiet"]
-        subprocess.run([*install, "--no-deps", PEER], check=True, stdout=sys.stderr)
-        subprocess.run([*install, *_NEEDED], check=True, stdout=sys.stderr)
+        _run(sys.executable, "-m", "venv", "--clear", str(environment))
+        _run(str(python), "-m", "pip", "install", "--no-deps", PEER)
+        _run(str(python), "-m", "pip", "install", *_NEEDED)
         complete.touch()
     return python
+
+
+def _run(*command: str) -> None:
+    subprocess.run(command, check=True, capture_output=True, text=True)

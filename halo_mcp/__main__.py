@@ -8,12 +8,16 @@ import sys
 
 def main() -> None:
     """Run the command line. ``serve`` takes a short way in, because clients wait for it to start."""
-    # Collecting garbage while importing finds nothing and takes a tenth of the start-up time.
-    gc.disable()
+    if sys.argv[1:2] == ["serve"]:
+        # Collecting garbage while importing finds nothing and takes a tenth of the start-up time.
+        gc.disable()
+        from halo_mcp import serve, server  # noqa: F401
+
+        gc.freeze()
+        gc.enable()
+        sys.exit(serve.main(sys.argv[2:]))
     from halo_mcp.cli import run
 
-    gc.freeze()
-    gc.enable()
     sys.exit(run())
 
 

@@ -71,22 +71,14 @@ def _datasets(sources: Sequence[str], index_dir: Path | None, deadline_s: float 
     return Datasets(parse_sources(sources), load_settings(index_dir=index_dir, deadline_s=deadline_s))
 
 
-@app.command()
-def serve(
-    sources: Annotated[list[str] | None, typer.Argument(metavar="[NAME=]SOURCE...", help="trace files, globs, directories")] = None,
-    index_dir: IndexDir = None,
-    deadline_s: Deadline = None,
-    root: Annotated[list[Path] | None, typer.Option(help="directory under which clients may open files [env: HALO_MCP_ROOTS]")] = None,
-) -> None:
-    """Serve the datasets to an MCP client over standard input and output."""
-    import anyio
+@app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
+    help="Serve traces to an MCP client over standard input and output (serve --help lists the options).",
+)
+def serve(context: typer.Context) -> int:
+    from halo_mcp.serve import main as serve_main
 
-    from halo_mcp.server import create_server
-    from halo_mcp.transports import serve_stdio
-
-    settings = load_settings(index_dir=index_dir, deadline_s=deadline_s, roots=root or ())
-    datasets = Datasets(parse_sources(sources or []), settings)
-    anyio.run(serve_stdio, create_server(datasets))
+    return serve_main(context.args)
 
 
 @app.command()
@@ -251,18 +243,17 @@ def _show(
     sources: Sequence[str], index_dir: Path | None, deadline_s: float | None, tool: str, arguments: dict[str, Any], as_json: bool
 ) -> None:
     """Call a tool and print its answer; arguments are checked as the server checks them."""
-    from pydantic import validate_call
-
-    from halo_mcp.tools.calls import answer
+    from halo_mcp.tools.calls import answer, checked
 
     datasets = _datasets(sources, index_dir, deadline_s)
-    function = validate_call(config={"arbitrary_types_allowed": True})(_tool(tool))
+    function = _tool(tool)
     try:
-        with _progress() as work:
-            result = answer(datasets, "", function, arguments, work)
+        arguments = checked(function, arguments)
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, p['loc']))}: {p['msg']}" for p in error.errors(include_url=False))
         raise BadArgument(f"{problems}.") from None
+    with _progress() as work:
+        result = answer(datasets, "", function, arguments, work)
     typer.echo(json.dumps(result.data, ensure_ascii=False) if as_json else result.text)
 
 

@@ -6,6 +6,8 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from pydantic import ConfigDict, create_model
+
 from halo_mcp.datasets import Datasets
 from halo_mcp.errors import SourceChanged
 from halo_mcp.index.work import Work
@@ -17,6 +19,26 @@ ToolFunction = Callable[..., Answer]
 def about_all_datasets(function: ToolFunction) -> bool:
     """Whether the function takes the datasets themselves (usable or not) instead of a Call on one of them."""
     return next(iter(inspect.signature(function).parameters)) == "datasets"
+
+
+def own_parameters(function: ToolFunction) -> list[inspect.Parameter]:
+    """The parameters a caller gives: without the Call, or the datasets and the work."""
+    parameters = inspect.signature(function, eval_str=True).parameters.values()
+    return [parameter for parameter in parameters if parameter.name not in ("call", "datasets", "work")]
+
+
+def checked(function: ToolFunction, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments as the MCP server would accept them, with defaults. Raises: pydantic.ValidationError."""
+    fields: dict[str, Any] = {
+        parameter.name: (
+            parameter.annotation,
+            ... if parameter.default is inspect.Parameter.empty else parameter.default,
+        )
+        for parameter in own_parameters(function)
+    }
+    model = create_model(function.__name__, __config__=ConfigDict(extra="forbid"), **fields)
+    valid = model.model_validate(dict(arguments))
+    return {name: getattr(valid, name) for name in fields}
 
 
 def answer(

@@ -27,7 +27,7 @@ from halo_mcp.errors import HaloError
 from halo_mcp.index.filters import TraceFilters
 from halo_mcp.index.work import Work
 from halo_mcp.tools.budget import RESULT_META
-from halo_mcp.tools.calls import ToolFunction, about_all_datasets, answer
+from halo_mcp.tools.calls import ToolFunction, about_all_datasets, answer, own_parameters
 from halo_mcp.tools.params import Answer, ResponseFormat
 
 READ_ONLY: Final = ToolAnnotations(
@@ -92,9 +92,7 @@ def _text(text: str, *, is_error: bool = False) -> CallToolResult:
 def _sign(run: Callable[..., Any], function: ToolFunction) -> None:
     """Give ``run`` the parameters of ``function`` without its Call, and those every tool has."""
     kind = inspect.Parameter.KEYWORD_ONLY
-    parameters = list(inspect.signature(function, eval_str=True).parameters.values())
-    given = [parameter for parameter in parameters if parameter.name not in ("call", "datasets", "work")]
-    own = [parameter.replace(kind=kind) for parameter in given]
+    own = [parameter.replace(kind=kind) for parameter in own_parameters(function)]
     if not about_all_datasets(function):
         own.append(inspect.Parameter("dataset", kind, default="", annotation=_Dataset))
     own.append(inspect.Parameter("response_format", kind, default="text", annotation=_Format))

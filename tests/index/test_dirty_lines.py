@@ -351,7 +351,7 @@ def test_a_file_of_only_bad_lines_beside_a_good_one_is_reported(tmp_path: Path) 
     assert reports["good.jsonl"].problems == []
     assert reports["bad.jsonl"].lines_skipped == 3
     assert [problem.reason for problem in reports["bad.jsonl"].problems] == [
-        "not JSON: unexpected character",
+        "not JSON: invalid literal, expected 'null'",
         "not a JSON object but an array",
         "no span_id",
     ]
@@ -432,7 +432,7 @@ def odd_store(tmp_path_factory: pytest.TempPathFactory) -> LocalStore:
     return store_of(
         tmp_path_factory.mktemp("odd"),
         *(
-            span("s", "p", trace=f"odd{number}", kind="TOOL", attributes=attributes, **usual) | odd
+            span("s", "p", trace=f"odd{number}", kind="TOOL", attributes=attributes) | usual | odd
             for number, odd in enumerate(ODD_PARTS)
         ),
     )

@@ -283,7 +283,7 @@ def _shallow(text: str, position: int) -> tuple[str, int]:
 def _describe(line: bytes, position: int, strict_error: str) -> str:
     if b"\x00" in line[position : position + 4096]:
         return "binary data (NUL bytes)"
-    if not line.rstrip().endswith(b"}"):
+    if line.startswith((b"{", _BOM), position) and not line.rstrip().endswith(b"}"):
         return "cut off before the end of the object"
     return f"not JSON: {strict_error or 'unreadable'}"
 

@@ -1,0 +1,53 @@
+"""``halo-mcp serve``. Kept apart from the other verbs, and on argparse: clients wait for it, and typer takes 0.1 s."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from halo_mcp.config import load_settings
+from halo_mcp.datasets import Datasets, parse_sources
+from halo_mcp.errors import HaloError
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options of the verb."""
+    result = argparse.ArgumentParser(
+        prog="halo-mcp serve", description="Serve traces to an MCP client over standard input and output."
+    )
+    result.add_argument(
+        "sources", nargs="*", metavar="[NAME=]SOURCE", help="trace files, globs, directories; NAME= makes several datasets"
+    )
+    result.add_argument("--index-dir", type=Path, help="where indexes live [env: HALO_MCP_INDEX_DIR]")
+    result.add_argument("--deadline-s", type=float, help="seconds one question may take [env: HALO_MCP_DEADLINE_S]")
+    result.add_argument(
+        "--root",
+        type=Path,
+        action="append",
+        default=[],
+        help="directory under which clients may open further files; may be repeated [env: HALO_MCP_ROOTS]",
+    )
+    return result
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Serve until the client leaves; returns the exit code."""
+    given = parser().parse_args(arguments)
+    try:
+        settings = load_settings(index_dir=given.index_dir, deadline_s=given.deadline_s, roots=given.root)
+        datasets = Datasets(parse_sources(given.sources), settings)
+    except HaloError as error:
+        sys.stderr.write(f"halo-mcp: {error}\n")
+        return 1
+    import anyio
+
+    from halo_mcp.server import create_server
+    from halo_mcp.transports import serve_stdio
+
+    try:
+        anyio.run(serve_stdio, create_server(datasets))
+    finally:
+        datasets.close()
+    return 0
