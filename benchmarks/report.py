@@ -51,7 +51,7 @@ class Row:
         return self.goal.reached(self.ours, self.ratio) if self.goal and self.ours is not None else None
 
     def cells(self) -> tuple[str, ...]:
-        speed = f" ({self.scanned_bytes / self.ours / 1e9:.2f} GB/s)" if self.ours and self.scanned_bytes else ""
+        speed = f" ({self.scanned_bytes / self.ours / 1e9:.3f} GB/s)" if self.ours and self.scanned_bytes else ""
         met = {True: "yes", False: "NO", None: ""}[self.met]
         return (
             self.name,
@@ -133,3 +133,13 @@ def _amount(value: float | None, unit: Literal["s", "MB"]) -> str:
 def markdown_table(table: Sequence[Row]) -> str:
     lines = [HEADINGS, ("---",) * len(HEADINGS), *(row.cells() for row in table)]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def missed_goals(table: Sequence[Row]) -> list[str]:
+    """One line per goal that was not reached."""
+    lines: list[str] = []
+    for row in table:
+        if row.goal and row.met is False:
+            name, ours, _, ratio, goal, _ = row.cells()
+            lines.append(f"{name}: {ratio if goal.endswith('x') else ours} instead of {goal}")
+    return lines

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -23,25 +23,48 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-Sources = Annotated[list[str], typer.Argument(metavar="[NAME=]SOURCE...", help="files, globs, directories; NAME= makes several datasets")]
+Sources = Annotated[
+    list[str],
+    typer.Argument(metavar="[NAME=]SOURCE...", help="files, globs, directories; NAME= makes several datasets"),
+]
 IndexDir = Annotated[Path | None, typer.Option(help="where indexes live [env: HALO_MCP_INDEX_DIR]")]
-Deadline = Annotated[float | None, typer.Option("--deadline-s", help="seconds one question may take [env: HALO_MCP_DEADLINE_S]")]
+Deadline = Annotated[
+    float | None, typer.Option("--deadline-s", help="seconds one question may take [env: HALO_MCP_DEADLINE_S]")
+]
 Json = Annotated[bool, typer.Option("--json", help="print JSON")]
 Where = Annotated[
     list[str],
-    typer.Option("--where", "-w", metavar="FILTER=VALUE", help="e.g. outcome=fail, tool_names=search,fetch, regex_pattern=timeout"),
+    typer.Option(
+        "--where",
+        "-w",
+        metavar="FILTER=VALUE",
+        help="e.g. outcome=fail, tool_names=search,fetch, regex_pattern=timeout",
+    ),
 ]
 MaxChars = Annotated[int, typer.Option(min=2_000, max=150_000, help="size of the answer")]
+_PICTURES: Final = (
+    {code: 0x2400 + code for code in range(0x20) if chr(code) not in "\n\t"}
+    | {0x7F: 0x2421}
+    | dict.fromkeys(range(0x80, 0xA0), 0xFFFD)
+)
 _NO_SOURCE: Final = "Give at least one trace file, for example: halo-mcp overview traces.jsonl"
 
 
-@app.callback()
-def main(version: Annotated[bool, typer.Option("--version", help="print the version")] = False) -> None:
-    if version:
+def _print_version(wanted: bool) -> None:
+    if wanted:
         from halo_mcp import __version__
 
         typer.echo(__version__)
         raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", help="print the version", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Named in the help of the whole command; the callback of --version has done its work before this."""
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
@@ -49,7 +72,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     try:
         result: Any = app(args=list(arguments) if arguments is not None else None, standalone_mode=False)
     except HaloError as error:
-        typer.echo(f"halo-mcp: {error}", err=True)
+        typer.echo(f"halo-mcp: {printable(str(error))}", err=True)
         return 1
     except typer.Exit as stop:
         return stop.exit_code
@@ -58,10 +81,14 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         return 141
     except Exception as error:
-        if show := getattr(error, "show", None):  # click's usage errors: say what was wrong, as click does
-            show()
-            return int(getattr(error, "exit_code", 2))
-        raise
+        if not (message := getattr(error, "format_message", None)):
+            raise
+        # A usage error of click: missing or unknown verbs, arguments and options.
+        context = getattr(error, "ctx", None)
+        path = context.command_path if context else "halo-mcp"
+        if message():  # no arguments at all: click has shown the help instead
+            typer.echo(f"halo-mcp: {message().rstrip('.')}. Try '{path} --help'.", err=True)
+        return int(getattr(error, "exit_code", 2))
     return result if isinstance(result, int) else 0
 
 
@@ -84,12 +111,18 @@ def serve(context: typer.Context) -> int:
 @app.command()
 def index(sources: Sources, index_dir: IndexDir = None, as_json: Json = False) -> None:
     """Build or update the indexes, and say what was read."""
-    _show(sources, index_dir, None, "list_datasets", {}, as_json)
+    data = _show(sources, index_dir, None, "list_datasets", {}, as_json)
+    if any("error" in dataset for dataset in data["datasets"]):
+        raise typer.Exit(1)
 
 
 @app.command()
 def overview(
-    sources: Sources, where: Where = [], index_dir: IndexDir = None, deadline_s: Deadline = None, as_json: Json = False  # noqa: B006
+    sources: Sources,
+    where: Where = [],  # noqa: B006
+    index_dir: IndexDir = None,
+    deadline_s: Deadline = None,
+    as_json: Json = False,
 ) -> None:
     """Summarise the traces: outcomes, failures, tools, tokens, errors."""
     _show(sources, index_dir, deadline_s, "get_dataset_overview", {"filters": parse_filters(where)}, as_json)
@@ -99,7 +132,9 @@ def overview(
 def query(
     sources: Sources,
     where: Where = [],  # noqa: B006
-    sort_by: Annotated[str, typer.Option(help="start_time, -start_time, -duration_ms, -tokens, -error_span_count, ...")] = "start_time",
+    sort_by: Annotated[
+        str, typer.Option(help="start_time, -start_time, -duration_ms, -tokens, -error_span_count, ...")
+    ] = "start_time",
     limit: Annotated[int, typer.Option(min=1, max=500)] = 50,
     cursor: Annotated[str, typer.Option(help="from the previous page")] = "",
     count: Annotated[bool, typer.Option("--count", help="only count")] = False,
@@ -111,7 +146,9 @@ def query(
     """List (or count) the traces that match."""
     filters = parse_filters(where)
     if count:
-        _show(sources, index_dir, deadline_s, "count_traces", {"filters": filters, "group_by": group_by or None}, as_json)
+        _show(
+            sources, index_dir, deadline_s, "count_traces", {"filters": filters, "group_by": group_by or None}, as_json
+        )
         return
     arguments = {"filters": filters, "sort_by": sort_by, "limit": limit, "cursor": cursor}
     _show(sources, index_dir, deadline_s, "query_traces", arguments, as_json)
@@ -132,7 +169,13 @@ def view(
 ) -> None:
     """Read a trace, or some of its spans."""
     if span_ids:
-        arguments = {"trace_id": trace_id, "span_ids": span_ids, "attribute": attribute, "offset": offset, "max_chars": max_chars}
+        arguments = {
+            "trace_id": trace_id,
+            "span_ids": span_ids,
+            "attribute": attribute,
+            "offset": offset,
+            "max_chars": max_chars,
+        }
         _show([source], index_dir, None, "view_spans", arguments, as_json)
         return
     arguments = {"trace_id": trace_id, "detail": detail, "cursor": cursor, "max_chars": max_chars}
@@ -187,12 +230,14 @@ def demo(
 
 
 @app.command()
-def doctor(source: Annotated[str, typer.Argument(metavar="SOURCE")], index_dir: IndexDir = None, as_json: Json = False) -> None:
+def doctor(
+    source: Annotated[str, typer.Argument(metavar="SOURCE")], index_dir: IndexDir = None, as_json: Json = False
+) -> None:
     """Check a file: what was read, what was not and why, line by line; and which settings are in force."""
     from halo_mcp.doctor import examine
 
     report = examine(source, load_settings(index_dir=index_dir))
-    typer.echo(json.dumps(report.data, indent=2) if as_json else report.text)
+    typer.echo(json.dumps(report.data, indent=2) if as_json else printable(report.text))
 
 
 def parse_filters(given: Sequence[str]) -> Any:
@@ -208,8 +253,12 @@ def parse_filters(given: Sequence[str]) -> Any:
             raise BadArgument(f"--where {text!r} is not FILTER=VALUE with one of: {known}.")
         if name == "attributes":
             values[name] = _json_value(text, value)
+        elif "list[" in str(field.annotation):
+            values.setdefault(name, []).extend(value.split(","))
+        elif name in values:
+            raise BadArgument(f"--where {name} is given twice; it takes one value.")
         else:
-            values[name] = value.split(",") if "list[" in str(field.annotation) else value
+            values[name] = value
     try:
         return TraceFilters.model_validate(values)
     except ValidationError as error:
@@ -221,7 +270,9 @@ def _json_value(text: str, value: str) -> Any:
     try:
         return json.loads(value)
     except json.JSONDecodeError:
-        raise BadArgument(f'--where {text!r}: give JSON such as attributes=[{{"key":"user","op":"eq","value":"u1"}}].') from None
+        raise BadArgument(
+            f'--where {text!r}: give JSON such as attributes=[{{"key":"user","op":"eq","value":"u1"}}].'
+        ) from None
 
 
 def _tool(name: str) -> Callable[..., Any]:
@@ -240,9 +291,14 @@ def _tool(name: str) -> Callable[..., Any]:
 
 
 def _show(
-    sources: Sequence[str], index_dir: Path | None, deadline_s: float | None, tool: str, arguments: dict[str, Any], as_json: bool
-) -> None:
-    """Call a tool and print its answer; arguments are checked as the server checks them."""
+    sources: Sequence[str],
+    index_dir: Path | None,
+    deadline_s: float | None,
+    tool: str,
+    arguments: dict[str, Any],
+    as_json: bool,
+) -> Mapping[str, Any]:
+    """Call a tool, print its answer and return its data; arguments are checked as the server checks them."""
     from halo_mcp.tools.calls import answer, checked
 
     datasets = _datasets(sources, index_dir, deadline_s)
@@ -252,12 +308,18 @@ def _show(
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, p['loc']))}: {p['msg']}" for p in error.errors(include_url=False))
         raise BadArgument(f"{problems}.") from None
-    with _progress() as work:
+    with _Progress() as work:
         result = answer(datasets, "", function, arguments, work)
-    typer.echo(json.dumps(result.data, ensure_ascii=False) if as_json else result.text)
+    typer.echo(json.dumps(result.data, ensure_ascii=False) if as_json else printable(result.text))
+    return result.data
 
 
-class _progress:
+def printable(text: str) -> str:
+    """Text from traces without the control characters that would steer a terminal: shown as their pictures."""
+    return text.translate(_PICTURES)
+
+
+class _Progress:
     """A Work with a progress bar on standard error, shown only to people and only when something takes long."""
 
     def __init__(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -47,6 +48,7 @@ class Datasets:
         self.settings = settings
         self._sources = dict(sources)
         self._stores: dict[str, SpanStore] = {}
+        self._opening = threading.Lock()
 
     @property
     def names(self) -> list[str]:
@@ -62,11 +64,12 @@ class Datasets:
             name = self.names[0]
         if name not in self._sources:
             raise UnknownDataset(name, self.names)
-        if name not in self._stores:
-            from halo_mcp.index.local import LocalStore
+        with self._opening:
+            if name not in self._stores:
+                from halo_mcp.index.local import LocalStore
 
-            self._stores[name] = LocalStore(name, self._sources[name], self.settings.index_dir)
-        return name, self._stores[name]
+                self._stores[name] = LocalStore(name, self._sources[name], self.settings.index_dir)
+            return name, self._stores[name]
 
     def open(self, argument: str) -> str:
         """Add a dataset from ``[NAME=]PATH``; returns its name. The path must lie under an allowed root.
@@ -82,11 +85,11 @@ class Datasets:
                 "(or HALO_MCP_ROOTS), or name the file on its command line."
             )
         if not resolved.exists():
-            raise BadArgument(f"There is no file or directory {path} to open.")
+            raise BadArgument(f"There is no file or directory {path} to open. Check the path; give it in full.")
         known = self._sources.get(name)
-        if known is not None and known != [str(resolved)]:
+        if known is not None and [str(Path(source).expanduser().resolve()) for source in known] != [str(resolved)]:
             raise BadArgument(f"Dataset {name!r} is already loaded from {', '.join(known)}; open with another NAME=.")
-        self._sources[name] = [str(resolved)]
+        self._sources.setdefault(name, [str(resolved)])
         return name
 
     def close(self) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from halo_mcp.config import Settings
+from halo_mcp.datasets import parse_sources
 from halo_mcp.errors import NotTraces
 from halo_mcp.index.filters import TraceFilters
 from halo_mcp.index.formats.canonical import LINE_BYTES_LIMIT, read_line
@@ -29,7 +30,8 @@ class Examination:
 
 def examine(source: str, settings: Settings) -> Examination:
     """Index ``source`` and report. Raises: SourceError, IndexFailure; not NotTraces, which is a finding."""
-    store = LocalStore(Path(source).stem or "source", [source], settings.index_dir)
+    ((name, paths),) = parse_sources([source]).items()
+    store = LocalStore(name, paths, settings.index_dir)
     lines = [f"index directory: {settings.index_dir} ({settings.origins.get('index_dir', 'default')})"]
     data: dict[str, Any] = {"index_dir": str(settings.index_dir), "origins": dict(settings.origins)}
     try:
@@ -44,11 +46,15 @@ def examine(source: str, settings: Settings) -> Examination:
         lines += _source_lines(item)
     lines += ["", "fields that spans lack:", *_coverage_lines(overview.coverage, overview.total_spans)]
     if overview.missing_parents:
-        lines.append(f"  parent in the data: {share(overview.missing_parents, overview.total_spans)} name one that is not there")
+        lines.append(
+            f"  parent in the data: {share(overview.missing_parents, overview.total_spans)} name one that is not there"
+        )
     data |= {
         "total_traces": info.total_traces,
         "total_spans": info.total_spans,
-        "sources": [{"name": item.name, "size_bytes": item.size_bytes, **item.report.model_dump()} for item in info.sources],
+        "sources": [
+            {"name": item.name, "size_bytes": item.size_bytes, **item.report.model_dump()} for item in info.sources
+        ],
         "coverage": {name: getattr(overview.coverage, name) for name in Coverage.__slots__},
         "missing_parents": overview.missing_parents,
     }
@@ -60,8 +66,11 @@ def _source_lines(source: Source) -> list[str]:
     lines = [
         "",
         f"{source.name}: {size(source.size_bytes)}, modified {moment(source.modified_unix_nano)}",
-        f"  {number(report.lines_read)} lines read, {number(report.spans_indexed)} spans, {number(report.lines_skipped)} lines "
-        f"skipped, {number(report.lines_repaired)} repaired (glued, badly encoded or oversized lines that held spans)",
+        (
+            f"  {number(report.lines_read)} lines read, {number(report.spans_indexed)} spans, "
+            f"{number(report.lines_skipped)} lines skipped, {number(report.lines_repaired)} repaired "
+            "(glued, badly encoded or oversized lines that held spans)"
+        ),
     ]
     if report.pending_bytes:
         lines.append(f"  an incomplete last line of {size(report.pending_bytes)} waits to be completed")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
@@ -96,7 +96,7 @@ def create_server(datasets: Datasets) -> HaloServer:
     """The server over these datasets, ready to run on any transport. Reads no file: the first call does."""
 
     @asynccontextmanager
-    async def lifespan(_: MCPServer[Datasets]) -> AsyncIterator[Datasets]:
+    async def lifespan(_: MCPServer[Datasets]) -> AsyncGenerator[Datasets]:
         yield datasets
 
     hint = CacheHint(ttl_ms=CACHE_MS, scope="public")

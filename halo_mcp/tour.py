@@ -26,7 +26,8 @@ async def take_tour(files: Sequence[Path]) -> None:
             "query_traces",
             {"filters": {"outcome": ["fail"], "has_errors": True}, "limit": 1, "response_format": "json"},
         )
-        trace_id = (failing.structured_content or {})["traces"][0]["trace_id"]
+        found: Any = failing.structured_content
+        trace_id: str = found["traces"][0]["trace_id"]
         _heading(f'view_trace(trace_id="{trace_id}")   the first failing trace; its beginning')
         typer.echo((await _text(client, "view_trace", trace_id=trace_id))[:_TRACE_CHARS] + "\n…")
     _heading("to give this to Claude")

@@ -6,11 +6,12 @@ import json
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from halo_mcp.index.filters import TraceFilters
 from halo_mcp.index.local import LocalStore
 from halo_mcp.index.segments import IngestReport
+from halo_mcp.index.snapshot import Snapshot
 from halo_mcp.index.store import SpanRow
 from halo_mcp.index.work import Work
 
@@ -50,7 +51,9 @@ def span(
         "kind": "SPAN_KIND_INTERNAL",
         "start_time": at(start_ms),
         "end_time": at(start_ms + ms),
-        "status": {"code": "STATUS_CODE_ERROR", "message": error} if error else {"code": "STATUS_CODE_OK", "message": ""},
+        "status": {"code": "STATUS_CODE_ERROR", "message": error}
+        if error
+        else {"code": "STATUS_CODE_OK", "message": ""},
         "resource": {"attributes": {"service.name": service} if service else {}},
         "scope": {"name": "tests", "version": "1"},
         "attributes": {**({"inference.observation_kind": kind} if kind else {}), **(attributes or {})},
@@ -60,7 +63,9 @@ def span(
 
 def llm(span_id: str = "s1", parent: str = "", *, tokens: tuple[Any, Any] | None = None, **rest: Any) -> Record:
     """An LLM span with (input, output) tokens."""
-    usage = {} if tokens is None else {"inference.llm.input_tokens": tokens[0], "inference.llm.output_tokens": tokens[1]}
+    usage = (
+        {} if tokens is None else {"inference.llm.input_tokens": tokens[0], "inference.llm.output_tokens": tokens[1]}
+    )
     return span(span_id, parent, kind="LLM", attributes=usage | rest.pop("attributes", {}), **rest)
 
 
@@ -71,7 +76,9 @@ def agent(span_id: str, parent: str = "", *, name: str = "", **rest: Any) -> Rec
 
 def line(record: Record | bytes) -> bytes:
     """One line, without its newline."""
-    return record if isinstance(record, bytes) else json.dumps(record, ensure_ascii=False, separators=(",", ":")).encode()
+    return (
+        record if isinstance(record, bytes) else json.dumps(record, ensure_ascii=False, separators=(",", ":")).encode()
+    )
 
 
 def write_lines(path: Path, *records: Record | bytes) -> Path:
@@ -115,6 +122,13 @@ def trace_ids(store: LocalStore, **filters: Any) -> list[str]:
     return sorted(trace.trace_id for trace in page.traces)
 
 
+def members(value: Any) -> list[Any]:
+    """What a JSON object or array holds; nothing for any other value."""
+    if isinstance(value, dict):
+        return list(cast("Record", value).values())
+    return cast("list[Any]", value) if isinstance(value, list) else []
+
+
 class Place(NamedTuple):
     """Where the index says that a span stands."""
 
@@ -130,9 +144,9 @@ class Place(NamedTuple):
 
 def places(store: LocalStore) -> list[tuple[str, Place]]:
     """(span id, place) of every span, in the order of sources and offsets."""
-    snapshot = store._current  # pyright: ignore[reportPrivateUsage]  # no method of the store tells offsets
+    snapshot: Snapshot = store._current  # pyright: ignore[reportPrivateUsage]  # no method of the store tells offsets
     rows = snapshot.query("SELECT span_id, source_no, byte_offset, byte_length FROM spans ORDER BY 2, 3")
-    return [(row[0], Place(snapshot.manifest.sources[row[1]].path, row[2], row[3])) for row in rows]
+    return [(row[0], Place(snapshot.manifest.sources[int(row[1])].path, row[2], row[3])) for row in rows]
 
 
 def index_files(store: LocalStore) -> set[str]:

@@ -14,8 +14,8 @@ from halo_mcp.index.ids import normalize_id
 from halo_mcp.index.semconv import ObservationKind
 from halo_mcp.index.span import as_text
 
-Names = Annotated[list[str], Field(default_factory=list, max_length=500)]
-Bound = Annotated[float | None, Field(default=None, ge=0)]
+Names = Annotated[list[str], Field(max_length=500)]
+Bound = Annotated[float | None, Field(ge=0)]
 
 AttributeOperator = Literal["eq", "ne", "contains", "exists", "gt", "lt"]
 
@@ -38,29 +38,31 @@ class TraceFilters(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    has_errors: bool | None = Field(None, description="some span has status ERROR; false is not success")
-    outcome: list[Literal["pass", "fail", "unknown"]] = Field([], description="recorded verdict")
-    trace_ids: Names
-    session_ids: Names
-    service_names: Names
-    agent_names: Names
-    model_names: Names
-    tool_names: Names
-    span_names: Names
+    has_errors: bool | None = Field(default=None, description="some span has status ERROR; false is not success")
+    outcome: list[Literal["pass", "fail", "unknown"]] = Field(default=[], description="recorded verdict")
+    trace_ids: Names = []
+    session_ids: Names = []
+    service_names: Names = []
+    agent_names: Names = []
+    model_names: Names = []
+    tool_names: Names = []
+    span_names: Names = []
     observation_kinds: list[ObservationKind] = []
     project_id: str = ""
-    task_keys: Names
-    run_ids: Names
-    start_time_gte: str = Field("", description="RFC 3339 or epoch digits; trace starts at or after")
-    end_time_lte: str = Field("", description="trace ends at or before")
-    min_duration_ms: Bound
-    max_duration_ms: Bound
-    min_tokens: Bound = Field(description="input + output over LLM spans")
-    max_tokens: Bound
-    min_span_count: Bound
-    max_span_count: Bound
-    attributes: list[AttributeFilter] = Field([], max_length=5, description="value compared as text; gt/lt as numbers")
-    regex_pattern: str = Field("", description="RE2; some span's JSON or decoded text matches. Scans payloads")
+    task_keys: Names = []
+    run_ids: Names = []
+    start_time_gte: str = Field(default="", description="RFC 3339 or epoch digits; trace starts at or after")
+    end_time_lte: str = Field(default="", description="trace ends at or before")
+    min_duration_ms: Bound = None
+    max_duration_ms: Bound = None
+    min_tokens: Bound = Field(default=None, description="input + output over LLM spans")
+    max_tokens: Bound = None
+    min_span_count: Bound = None
+    max_span_count: Bound = None
+    attributes: list[AttributeFilter] = Field(
+        default=[], max_length=5, description="value compared as text; gt/lt as numbers"
+    )
+    regex_pattern: str = Field(default="", description="RE2; some span's JSON or decoded text matches. Scans payloads")
 
     @property
     def needs_payloads(self) -> bool:
@@ -151,7 +153,7 @@ def parse_time(argument: str, text: str) -> int:
     whole, _, rest = text.partition(".")
     digits = rest[: len(rest) - len(rest.lstrip("0123456789"))]
     try:
-        moment = datetime.fromisoformat(whole + rest[len(digits) :])
+        moment = datetime.fromisoformat((whole + rest[len(digits) :]).upper())
     except ValueError:
         raise InvalidTime(argument, text) from None
     if moment.tzinfo is None:
@@ -162,20 +164,16 @@ def parse_time(argument: str, text: str) -> int:
 def attribute_holds(given: AttributeFilter, present: bool, value: Any) -> bool:
     """Whether one attribute (``present`` or not, with its JSON value) meets the filter.
 
-    Every operator needs the attribute to be there, ``ne`` too. Booleans compare as "true" and "false".
+    Every operator needs the attribute to be there, ``ne`` too. What is no string compares as JSON: "true", "[1,2]".
     """
     if given.op == "exists" or not present:
         return present
     if given.op in ("eq", "ne"):
-        return (_comparable(value) == given.value) is (given.op == "eq")
+        return (as_text(value) == given.value) is (given.op == "eq")
     if given.op == "contains":
-        return given.value in _comparable(value)
+        return given.value in as_text(value)
     try:
-        left, right = float(_comparable(value)), float(given.value)
+        left, right = float(as_text(value)), float(given.value)
     except ValueError:
         return False
     return left > right if given.op == "gt" else left < right
-
-
-def _comparable(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else as_text(value)

@@ -6,7 +6,7 @@ import base64
 import binascii
 import re
 
-import orjson
+from halo_mcp.index.json_text import json_text
 
 _HEX = re.compile(r"[0-9A-Fa-f]{16}|[0-9A-Fa-f]{24}|[0-9A-Fa-f]{32}")
 _BASE64 = re.compile(r"[A-Za-z0-9+/]{22}==|[A-Za-z0-9+/]{11}=")
@@ -20,7 +20,7 @@ def normalize_id(value: object) -> str:
     """
     if value is None:
         return ""
-    text = value if isinstance(value, str) else orjson.dumps(value).decode()
+    text = value if isinstance(value, str) else json_text(value)
     if _HEX.fullmatch(text):
         return text.lower()
     if _BASE64.fullmatch(text):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -71,31 +71,29 @@ def _occurrences(
     line counts only when no value matches. So nothing is counted twice.
     """
     found = False
-    for outer, inner in _grouped(decoded_values(without_flat_copies(record))):
-        hits = [(path, text, positions) for path, text in inner if (positions := _positions(pattern, text))]
-        if not hits and (positions := _positions(pattern, outer[1])):
-            hits = [(*outer, positions)]
-        found = found or bool(hits)
-        yield from hits
+    for hit in _hits(pattern, list(decoded_values(without_flat_copies(record)))):
+        found = True
+        yield hit
     if not found:
         line = raw.decode("utf-8", "replace")
         if positions := _positions(pattern, line):
             yield RAW_PATH, line, positions
 
 
-def _grouped(values: Iterable[tuple[str, str]]) -> Iterator[tuple[tuple[str, str], list[tuple[str, str]]]]:
-    """Each value of the record with the values inside it (for those that hold JSON)."""
-    outer: tuple[str, str] | None = None
-    inner: list[tuple[str, str]] = []
-    for path, text in values:
-        if outer is not None and path.startswith(f"{outer[0]}>"):
-            inner.append((path, text))
-            continue
-        if outer is not None:
-            yield outer, inner
-        outer, inner = (path, text), []
-    if outer is not None:
-        yield outer, inner
+def _hits(pattern: Pattern, values: Sequence[tuple[str, str]]) -> Iterator[tuple[str, str, list[tuple[int, int]]]]:
+    """As _occurrences, for values in document order: behind a string that holds JSON come the values inside it."""
+    start = 0
+    while start < len(values):
+        path, text = values[start]
+        inside = f"{path}>"
+        end = start + 1
+        while end < len(values) and values[end][0].startswith(inside):
+            end += 1
+        hits = list(_hits(pattern, values[start + 1 : end])) if end > start + 1 else []
+        if not hits and (positions := _positions(pattern, text)):
+            hits = [(path, text, positions)]
+        yield from hits
+        start = end
 
 
 def _positions(pattern: Pattern, text: str) -> list[tuple[int, int]]:

@@ -11,7 +11,7 @@ import hashlib
 import os
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -136,7 +136,9 @@ class Delta:
         return not self.rebuild and not self.ranges
 
 
-def compute_delta(listed: Sequence[Listed], manifest: Manifest | None, only_grew: Callable[[SourceState], bool]) -> Delta:
+def compute_delta(
+    listed: Sequence[Listed], manifest: Manifest | None, only_grew: Callable[[SourceState], bool]
+) -> Delta:
     """Compare what is listed with what is indexed. Pure: ``only_grew`` is asked about files that became longer.
 
     New sources are numbered after the known ones. A manifest of another version counts as none.
@@ -195,7 +197,7 @@ class IndexDirectory:
             self.path.mkdir(parents=True, exist_ok=True)
 
     @contextmanager
-    def _failing_clearly(self) -> Iterator[None]:
+    def _failing_clearly(self) -> Generator[None, None, None]:
         try:
             yield
         except OSError as error:
@@ -222,7 +224,7 @@ class IndexDirectory:
         return (stat.st_mtime_ns, stat.st_ino)
 
     @contextmanager
-    def writing(self, work: Work) -> Iterator[None]:
+    def writing(self, work: Work) -> Generator[None, None, None]:
         """Hold the write lock; waits for another process, and says so. Raises: Cancelled, DeadlineExceeded."""
         from filelock import FileLock, Timeout
 
@@ -270,4 +272,3 @@ def default_index_root() -> Path:
     from platformdirs import user_cache_path
 
     return user_cache_path("halo-mcp", appauthor=False) / "index"
-

@@ -76,10 +76,11 @@ SERVICE_NAME: Final = ("service.name",)
 TASK_KEY: Final = ("task.id", "task.key", "task_id", "instance_id")
 RUN_ID: Final = ("run.id", "run_id", "experiment.id")
 OUTCOME: Final = ("task.outcome", "agent.outcome", "outcome", "task.success", "resolved")
-OUTCOME_VALUES: Final[Mapping[str, str]] = MappingProxyType(
-    dict.fromkeys(("pass", "passed", "success", "succeeded", "successful", "resolved", "true", "1", "1.0"), "pass")
-    | dict.fromkeys(("fail", "failed", "failure", "error", "unresolved", "false", "0", "0.0"), "fail")
-)
+_PASS_OR_FAIL: Final[dict[str, str]] = {
+    **dict.fromkeys(("pass", "passed", "success", "succeeded", "successful", "resolved", "true", "1", "1.0"), "pass"),
+    **dict.fromkeys(("fail", "failed", "failure", "error", "unresolved", "false", "0", "0.0"), "fail"),
+}
+OUTCOME_VALUES: Final[Mapping[str, str]] = MappingProxyType(_PASS_OR_FAIL)
 
 INPUT_VALUE: Final = ("input.value", "gen_ai.tool.call.arguments", "traceloop.entity.input")
 OUTPUT_VALUE: Final = ("output.value", "gen_ai.tool.call.result", "traceloop.entity.output")
@@ -95,14 +96,14 @@ LINKS_ATTRIBUTE: Final = "otel.links"
 INPUT_MESSAGES: Final = ("llm.input_messages", "gen_ai.input.messages")
 OUTPUT_MESSAGES: Final = ("llm.output_messages", "gen_ai.output.messages")
 FLAT_PREFIXES: Final = ("llm.input_messages.", "llm.output_messages.", "gen_ai.prompt.", "gen_ai.completion.")
-"""Flattened message lists: ``llm.input_messages.0.message.role`` (OpenInference), ``gen_ai.prompt.0.role`` (Traceloop)."""
+"""Flattened messages: ``llm.input_messages.0.message.role`` (OpenInference), ``gen_ai.prompt.0.role`` (Traceloop)."""
 
 # --- observation kind: the first rule that knows the value wins ----------------------------------------------------
 _KIND_NAMES: Final[dict[str, ObservationKind]] = {kind.lower(): kind for kind in OBSERVATION_KINDS}
 
 KIND_RULES: Final[tuple[tuple[str, Mapping[str, ObservationKind]], ...]] = (
     ("inference.observation_kind", _KIND_NAMES),
-    ("openinference.span.kind", _KIND_NAMES | {"reranker": "RETRIEVER", "evaluator": "SPAN", "prompt": "SPAN"}),
+    ("openinference.span.kind", {**_KIND_NAMES, "reranker": "RETRIEVER", "evaluator": "SPAN", "prompt": "SPAN"}),
     (
         "gen_ai.operation.name",
         {
@@ -129,8 +130,8 @@ KIND_RULES: Final[tuple[tuple[str, Mapping[str, ObservationKind]], ...]] = (
             "tool.blocked_on_user": "SPAN",
         },
     ),
-    ("mlflow.spanType", _KIND_NAMES | {"chat_model": "LLM"}),
-    ("langfuse.observation.type", _KIND_NAMES | {"generation": "LLM", "event": "SPAN"}),
+    ("mlflow.spanType", {**_KIND_NAMES, "chat_model": "LLM"}),
+    ("langfuse.observation.type", {**_KIND_NAMES, "generation": "LLM", "event": "SPAN"}),
     (
         "ai.operationId",
         {

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 from halo_mcp.index import semconv
 from halo_mcp.index.ids import normalize_id
+from halo_mcp.index.json_text import json_text
 
 Json = Any
 """What a JSON parser returns."""
@@ -108,5 +109,5 @@ def as_list(value: Json) -> list[Json]:
 
 
 def as_text(value: Json) -> str:
-    """The value as text; null becomes ""."""
-    return value if isinstance(value, str) else "" if value is None else str(value)
+    """The value as text: a string as it is, null as "", anything else as JSON."""
+    return value if isinstance(value, str) else "" if value is None else json_text(value)

@@ -16,12 +16,20 @@ VIEW_ATTRIBUTE_CHARS: Final = 4_096
 SPAN_ATTRIBUTE_CHARS: Final = 16_384
 """Per attribute where chosen spans are shown (HALO's number)."""
 PREVIEW_CHARS: Final = 80
+NAME_CHARS: Final = 200
+"""Of names that someone else chose: spans, tools, models, tasks. Longer ones are cut with HALO's marker."""
+REPEATED_CALL_CHARS: Final = 3_000
+"""A next call is written out in full up to here; a longer one is described by what changes in it."""
 RESULT_META: Final = {"anthropic/maxResultSizeChars": MAX_CHARS + 10_000}
 """Lets Claude Code keep such an answer inline instead of saving it to a file."""
 
 MaxChars = Annotated[
     int, Field(ge=2_000, le=MAX_CHARS, description=f"answer size; default {DEFAULT_CHARS}, at most {MAX_CHARS}")
 ]
+
+
+MARKER_CHARS: Final = 60
+"""Room for what ``cut`` adds."""
 
 
 def cut(text: str, limit: int) -> str:
@@ -33,6 +41,11 @@ def preview(text: str, limit: int = PREVIEW_CHARS) -> str:
     """The beginning of ``text`` on one line."""
     line = " ".join(text[: limit * 4].split())
     return line if len(line) <= limit and len(text) <= limit * 4 else line[: limit - 1].rstrip() + "…"
+
+
+def name(text: str, limit: int = NAME_CHARS) -> str:
+    """A name on one line, cut with HALO's marker when someone chose a very long one."""
+    return cut(" ".join(text.split()) if "\n" in text or "\r" in text else text, limit)
 
 
 def fair_shares(lengths: Sequence[int], budget: int) -> int:
@@ -54,17 +67,34 @@ class Page:
 
     def __init__(self, max_chars: int, reserve: int = 0) -> None:
         """``reserve`` characters stay free for closing lines that ``close`` adds."""
+        self._max_chars = max_chars
         self._left = max_chars - reserve
         self._parts: list[str] = []
 
+    @property
+    def left(self) -> int:
+        """The length of the longest text that ``add`` would still take; may be negative."""
+        return self._left - 1
+
     def add(self, text: str) -> bool:
         """Add ``text`` as further lines; False, and nothing is added, when it does not fit."""
-        if len(text) + 1 > self._left:
+        if len(text) > self.left:
             return False
         self._parts.append(text)
         self._left -= len(text) + 1
         return True
 
+    def add_cut(self, text: str) -> None:
+        """Add ``text``, cut when it does not fit."""
+        if not self.add(text) and self.left > MARKER_CHARS:
+            self.add(cut(text, self.left - MARKER_CHARS))
+
     def close(self, *texts: str) -> str:
-        """All lines and these (which must fit into the reserve)."""
-        return "\n".join([*self._parts, *(text for text in texts if text)])
+        """All lines and these. They should fit into the reserve; if not, lines before them give way."""
+        closing = "\n".join(text for text in texts if text)
+        body = "\n".join(self._parts)
+        room = self._max_chars - len(closing) - 1
+        if body and len(body) > room:
+            body = cut(body, max(0, room - MARKER_CHARS)) if room > MARKER_CHARS else ""
+        text = "\n".join(part for part in (body, closing) if part)
+        return text if len(text) <= self._max_chars else cut(text, self._max_chars - MARKER_CHARS)

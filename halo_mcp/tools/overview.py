@@ -212,7 +212,7 @@ def _coverage_lines(o: Overview, info: StoreInfo) -> Iterator[str]:
 def _next_steps(call: Call, o: Overview) -> str:
     if not o.total_traces:
         return "Nothing matches; drop a filter."
-    steps = []
+    steps: list[str] = []
     if o.errors:
         steps.append(call_text("view_trace", dataset=call.named, trace_id=o.errors[0].trace_id))
     chosen = {"outcome": ["fail"]} if o.outcomes["fail"] else {"has_errors": True} if o.error_traces else {}
@@ -260,7 +260,12 @@ def _overview_json(o: Overview, info: StoreInfo) -> dict[str, Any]:
         "task_count": o.task_count,
         "observation_kinds": {k.name: k.spans for k in o.kinds},
         "models": [
-            {"model_name": m.name, "span_count": m.spans, "input_tokens": m.input_tokens, "output_tokens": m.output_tokens}
+            {
+                "model_name": m.name,
+                "span_count": m.spans,
+                "input_tokens": m.input_tokens,
+                "output_tokens": m.output_tokens,
+            }
             for m in o.models
         ],
         "agents": {a.name: a.spans for a in o.agents},

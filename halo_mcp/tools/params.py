@@ -71,5 +71,7 @@ def _mark(tool: str, dataset: str, arguments: Mapping[str, Any]) -> str:
 
 def call_text(tool: str, **arguments: Any) -> str:
     """The literal next call, as a model would write it; empty arguments are left out."""
-    shown = (f"{name}={orjson.dumps(value).decode()}" for name, value in arguments.items() if value not in ("", None, {}, []))
+    shown = (
+        f"{name}={orjson.dumps(value).decode()}" for name, value in arguments.items() if value not in ("", None, {}, [])
+    )
     return f"{tool}({', '.join(shown)})"

@@ -9,12 +9,11 @@ from __future__ import annotations
 import inspect
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from typing import Annotated, Any, Final, cast
 
 import anyio
-import anyio.from_thread
 import anyio.to_thread
 import orjson
 from mcp.server.mcpserver import Context
@@ -42,7 +41,9 @@ _Dataset = Annotated[str, Field(description="name from list_datasets; empty = th
 _Format = Annotated[ResponseFormat, Field(description="json: the same facts as structured data")]
 
 
-def publish(function: ToolFunction, *, title: str, hint: str = "", always_load: bool = False, large: bool = False) -> Tool:
+def publish(
+    function: ToolFunction, *, title: str, hint: str = "", always_load: bool = False, large: bool = False
+) -> Tool:
     """The MCP tool of ``function``. ``hint``: words for Claude Code's tool search."""
 
     async def run(**arguments: Any) -> CallToolResult:
@@ -122,7 +123,7 @@ def _filters_in_words() -> str:
 
 
 def _lean(schema: Any) -> Any:
-    """Without automatic titles, "default" of empty values and docstrings of models: they cost tokens and say nothing."""
+    """Without automatic titles and defaults that are empty: they cost tokens and say nothing."""
     if isinstance(schema, list):
         return [_lean(item) for item in cast("list[Any]", schema)]
     if not isinstance(schema, dict):

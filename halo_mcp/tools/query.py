@@ -2,50 +2,59 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from pydantic import Field
 
 from halo_mcp.index.filters import TraceFilters
 from halo_mcp.index.store import Count, GroupKey, SortKey, TraceRow
-from halo_mcp.tools.budget import DEFAULT_CHARS, Page
+from halo_mcp.tools.budget import DEFAULT_CHARS, REPEATED_CALL_CHARS, Page, name, preview
 from halo_mcp.tools.params import Answer, Call, Cursor, Filters, call_text, decode_cursor, encode_cursor
 from halo_mcp.tools.render import duration, moment, moment_nano, names, number, share, size
 
-_HEADER = "trace_id | start | duration | spans | errors (original) | tokens in/out | outcome | root; agents; models; task, run, session"
+_HEADER: Final = (
+    "trace_id | start | duration | spans | errors (original) | tokens in/out | outcome | "
+    "root; agents; models; task, run, session"
+)
+_ALL: Final = TraceFilters()
+_CURSOR: Final = "\u27e8cursor\u27e9"
+_CURSOR_CHARS: Final = 400
 
 
 def query_traces(
     call: Call,
-    filters: Filters = TraceFilters(),
+    filters: Filters = _ALL,
     sort_by: Annotated[SortKey, Field(description='"-" = largest first')] = "start_time",
     limit: Annotated[int, Field(ge=1, le=500)] = 50,
     cursor: Cursor = "",
 ) -> Answer:
     """List the traces that match `filters`, one line each, with the exact total. Pages with `cursor`.
 
-    Use it to find traces to view: by outcome, errors, tool, model, agent, session, task, run, time, duration, tokens, or
-    regex_pattern (RE2, over every payload of the dataset; combine it with other filters to make it faster).
+    Use it to find traces to view: by outcome, errors, tool, model, agent, session, task, run, time, duration, tokens,
+    or regex_pattern (RE2, over every payload of the dataset; combine it with other filters to make it faster).
     `errors` counts spans with status ERROR; in brackets those that are failures themselves, not propagation.
     Next: view_trace(trace_id=...) to read one; count_traces for numbers without a list.
     """
     arguments = {"filters": filters.given(), "sort_by": sort_by}
     after = decode_cursor(cursor, "query_traces", call.dataset, arguments)
     page = call.store.traces(filters, sort_by, limit, (after[0], after[1]) if after else None, call.work)
-    text = Page(DEFAULT_CHARS, reserve=900)
+    following = _following(call, filters, sort_by, limit)
+    text = Page(DEFAULT_CHARS, reserve=len(following) + _CURSOR_CHARS + 120)
     text.add(_HEADER)
     shown: list[TraceRow] = []
     for trace in page.traces:
-        if not text.add(_line(trace)):
-            break
+        line = _line(trace)
+        if not text.add(line):
+            if shown:
+                break
+            text.add_cut(line)
         shown.append(trace)
     next_cursor = ""
     if shown and (page.more or len(shown) < len(page.traces)):
         next_cursor = encode_cursor("query_traces", call.dataset, arguments, page.positions[len(shown) - 1])
     closing = f"{number(len(shown))} of {number(page.total)} matching traces shown."
     if next_cursor:
-        following = call_text("query_traces", dataset=call.named, filters=filters.given(), sort_by=sort_by, limit=limit, cursor=next_cursor)
-        closing += f" More: {following}"
+        closing += f" More: {following.replace(_CURSOR, next_cursor)}"
     elif not page.total:
         closing += " Nothing matches; drop a filter, or see what there is with get_dataset_overview()."
     data = {
@@ -56,10 +65,18 @@ def query_traces(
     return Answer(text.close(closing), data)
 
 
+def _following(call: Call, filters: TraceFilters, sort_by: SortKey, limit: int) -> str:
+    """The next call, with a mark where its cursor goes; in words when its filters are very long."""
+    given = filters.given()
+    text = call_text("query_traces", dataset=call.named, filters=given, sort_by=sort_by, limit=limit, cursor=_CURSOR)
+    return text if len(text) <= REPEATED_CALL_CHARS else f'the same call with cursor="{_CURSOR}"'
+
+
 def _line(trace: TraceRow) -> str:
-    about = [trace.root_name or "(no root)", names(trace.agent_names, 4), names(trace.model_names, 3)]
+    root = preview(trace.root_name or "") or "(no root)"
+    about = [root, names(map(preview, trace.agent_names), 4), names(map(preview, trace.model_names), 3)]
     marks = {"task": trace.task_key, "run": trace.run_id, "session": trace.session_id}
-    about.append(", ".join(f"{name} {value}" for name, value in marks.items() if value))
+    about.append(", ".join(f"{mark} {preview(value)}" for mark, value in marks.items() if value))
     errors = f"{trace.error_span_count} ({trace.original_error_count})" if trace.error_span_count else "0"
     return " | ".join(
         (
@@ -117,13 +134,13 @@ def describe_trace(trace: TraceRow) -> str:
         size(trace.raw_bytes),
     ]
     marks = {"task": trace.task_key, "run": trace.run_id, "session": trace.session_id, "project": trace.project_id}
-    parts += [f"{name} {value}" for name, value in marks.items() if value]
+    parts += [f"{mark} {preview(value)}" for mark, value in marks.items() if value]
     return " · ".join(parts)
 
 
 def count_traces(
     call: Call,
-    filters: Filters = TraceFilters(),
+    filters: Filters = _ALL,
     group_by: Annotated[GroupKey | None, Field(description="one line per value")] = None,
 ) -> Answer:
     """Count the traces that match `filters`, exactly; with `group_by` one count per value.
@@ -140,7 +157,9 @@ def count_traces(
     text.add(f"{group_by} | traces (share of {number(total.traces)} matching)")
     shown: list[Count] = []
     for count in counts:
-        if not text.add(f"{'(none)' if count.value is None else count.value} | {share(count.traces, total.traces)}"):
+        if not text.add(
+            f"{'(none)' if count.value is None else name(count.value)} | {share(count.traces, total.traces)}"
+        ):
             break
         shown.append(count)
     left = len(counts) - len(shown)

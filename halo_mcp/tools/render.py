@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 
 import orjson
 
+from halo_mcp.index.json_text import json_text
 from halo_mcp.index.span import as_list, as_mapping
 
 _INLINE_CHARS = 160
 _DECODINGS = 3
+_LEVELS = 24
+_ESCAPED = re.compile(r"[\\\n\r]")
 
 
 def number(value: float) -> str:
@@ -80,25 +84,30 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]], separator: str =
 def readable(value: Any) -> str:
     """A JSON value as a person would write it down: JSON inside strings decoded, nothing escaped twice.
 
-    Short values stay on one line as JSON; longer ones become ``key: value`` lines.
+    Short values stay on one line as JSON, strings of short JSON exactly as they are; longer ones become ``key: value``
+    lines. What is nested deeper than a page can show stays JSON.
     """
-    return _readable(value, _DECODINGS)
+    return _readable(value, _DECODINGS, _LEVELS)
 
 
-def _readable(value: Any, decodings: int) -> str:
+def _readable(value: Any, decodings: int, levels: int) -> str:
     if isinstance(value, str):
+        if len(value) <= _INLINE_CHARS and not _ESCAPED.search(value):
+            return value
         inner = decoded(value) if decodings else None
-        return value if inner is None else _readable(inner, decodings - 1)
+        return value if inner is None else _readable(inner, decodings - 1, levels)
     if not isinstance(value, dict | list):
-        return orjson.dumps(value).decode() if isinstance(value, bool | int | float) or value is None else str(value)
-    compact = _compact(value)
-    if len(compact) <= _INLINE_CHARS and "\\" not in compact:
+        return orjson.dumps(value).decode() if isinstance(value, bool | float) or value is None else str(value)
+    value = cast("Any", value)
+    members = len(value)
+    compact = json_text(value) if levels <= 0 or members <= _INLINE_CHARS else None
+    if compact is not None and (levels <= 0 or (len(compact) <= _INLINE_CHARS and not _ESCAPED.search(compact))):
         return compact
     lines: list[str] = []
     items = as_mapping(value).items() if isinstance(value, dict) else (("-", item) for item in as_list(value))
     for key, item in items:
         mark = key if isinstance(value, list) else f"{key}:"
-        text = _readable(item, decodings)
+        text = _readable(item, decodings, levels - 1)
         lines.append(f"{mark} {text}" if "\n" not in text else f"{mark}\n{indent(text, '  ')}")
     return "\n".join(lines)
 
@@ -111,14 +120,7 @@ def decoded(text: str) -> Any:
         value = orjson.loads(text)
     except orjson.JSONDecodeError:
         return None
-    return value if isinstance(value, dict | list) else None
-
-
-def _compact(value: Any) -> str:
-    try:
-        return orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS).decode()
-    except (orjson.JSONEncodeError, UnicodeEncodeError):
-        return str(value)
+    return cast("Any", value) if isinstance(value, dict | list) else None
 
 
 def indent(text: str, by: str) -> str:

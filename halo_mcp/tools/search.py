@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from pydantic import Field
 
 from halo_mcp.index.store import Match
-from halo_mcp.tools.budget import DEFAULT_CHARS, Page
+from halo_mcp.tools.budget import DEFAULT_CHARS, NAME_CHARS, SPAN_ATTRIBUTE_CHARS, Page, cut, name, preview
 from halo_mcp.tools.params import Answer, Call, TraceId, call_text
 from halo_mcp.tools.render import number
+
+_MATCH_CHARS: Final = 1_000
+"""Of a longer match the text shows the beginning and the end."""
 
 
 def search_trace(
@@ -19,6 +22,7 @@ def search_trace(
     span_ids: Annotated[list[str], Field(max_length=200, description="only these spans")] = [],  # noqa: B006
     context_buffer_chars: Annotated[int, Field(ge=0, le=2_000, description="characters shown on each side")] = 100,
     max_matches: Annotated[int, Field(ge=1, le=500)] = 50,
+    literal: Annotated[bool, Field(description="find `pattern` exactly as written, no regex")] = False,
 ) -> Answer:
     """Find a regex inside one trace: snippets with span id, attribute and position, and the exact number of matches.
 
@@ -30,27 +34,31 @@ def search_trace(
 
     found = call.store.search(
         trace_id,
-        compile_pattern(pattern),
+        compile_pattern(pattern, literal=literal),
         span_ids,
         context_chars=context_buffer_chars,
         max_matches=max_matches,
         work=call.work,
     )
-    page, shown = Page(DEFAULT_CHARS, reserve=900), list[Match]()
+    page, shown = Page(DEFAULT_CHARS, reserve=1_400), list[Match]()
     searched = f"{number(found.spans_searched)} of {number(found.spans_total)} spans searched"
     page.add(f"{number(found.total)} matches in {number(found.spans_matched)} spans; {searched}.")
     for match in found.matches:
         text = _line(match, new_span=not shown or shown[-1].span_id != match.span_id)
         if not page.add(text):
-            break
+            if shown:
+                break
+            page.add_cut(text)
         shown.append(match)
     closing: list[str] = []
     if found.unknown_span_ids:
-        closing.append(f"Not in this trace: {', '.join(found.unknown_span_ids[:10])}.")
+        closing.append(f"Not in this trace: {', '.join(map(preview, found.unknown_span_ids[:10]))}.")
     if found.incomplete:
         closing.append("The time for one call was over before the rest; search fewer spans with span_ids.")
     if len(shown) < found.total:
-        closing.append(f"{number(found.total - len(shown))} matches not shown: refine the pattern, or raise max_matches.")
+        closing.append(
+            f"{number(found.total - len(shown))} matches not shown: refine the pattern, or raise max_matches."
+        )
     if shown:
         ids = list(dict.fromkeys(match.span_id for match in shown))[:5]
         closing.append(f"Next: {call_text('view_spans', dataset=call.named, trace_id=trace_id, span_ids=ids)}")
@@ -70,9 +78,23 @@ def search_trace(
 
 
 def _line(match: Match, *, new_span: bool) -> str:
-    head = f"[{match.span_id}] {match.span_name} ({match.status_code.removeprefix('STATUS_CODE_')})\n" if new_span else ""
-    context = " ".join(match.context.split())
-    return f"{head}  {match.path} @{match.start}: …{context}…"
+    head = (
+        f"[{match.span_id}] {name(match.span_name)} ({match.status_code.removeprefix('STATUS_CODE_')})\n"
+        if new_span
+        else ""
+    )
+    context = " ".join(_bounded(match).split())
+    return f"{head}  {preview(match.path, NAME_CHARS)} @{match.start}: …{context}…"
+
+
+def _bounded(match: Match) -> str:
+    """The match with its context; of a very long match the beginning and the end."""
+    excess = len(match.text) - _MATCH_CHARS
+    if excess <= 0:
+        return match.context
+    before = match.context.find(match.text)
+    keep = before + _MATCH_CHARS // 2
+    return f"{match.context[:keep]} [… {number(excess)} characters …] {match.context[keep + excess :]}"
 
 
 def _match_json(trace_id: str, match: Match) -> dict[str, Any]:
@@ -80,14 +102,14 @@ def _match_json(trace_id: str, match: Match) -> dict[str, Any]:
         "trace_id": trace_id,
         "span_id": match.span_id,
         "span_index": match.span_index,
-        "span_name": match.span_name,
+        "span_name": name(match.span_name),
         "kind": match.kind,
         "status_code": match.status_code,
         "parent_span_id": match.parent_span_id,
         "raw_jsonl_bytes": match.raw_bytes,
         "path": match.path,
-        "match_text": match.text,
-        "matched_context": match.context,
+        "match_text": cut(match.text, SPAN_ATTRIBUTE_CHARS),
+        "matched_context": cut(_bounded(match), SPAN_ATTRIBUTE_CHARS),
         "match_start_char": match.start,
         "match_end_char": match.end,
     }

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
+
+import orjson
 
 from halo_mcp.index import semconv
-from halo_mcp.index.messages import Conversation, Message, conversation, json_text
+from halo_mcp.index.json_text import json_text
+from halo_mcp.index.messages import Conversation, Message, conversation
 from halo_mcp.index.span import Span
 from halo_mcp.tools.budget import cut
+
+_INTEGER_LIMIT: Final = 2**63
+"""Larger integers are given as their digits: many JSON readers would round them."""
 
 
 def span_json(span: Span, attribute_chars: int) -> dict[str, Any]:
@@ -63,10 +69,20 @@ def _message_json(message: Message) -> dict[str, Any]:
 
 
 def _capped(value: Any, limit: int) -> Any:
-    """The value with its strings cut; a structure that is still too large becomes cut JSON text."""
+    """The value with its strings cut; a structure that is too large, or that no JSON writer takes, becomes cut text."""
     if isinstance(value, str):
         return cut(value, limit)
-    if isinstance(value, dict | list):
-        text = json_text(value)
-        return value if len(text) <= limit else cut(text, limit)
-    return value
+    if value is None or isinstance(value, bool | float):
+        return value
+    text = json_text(value)
+    if isinstance(value, int):
+        return value if abs(value) < _INTEGER_LIMIT else text
+    return value if len(text) <= limit and _is_json(text) else cut(text, limit)
+
+
+def _is_json(text: str) -> bool:
+    try:
+        orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return False
+    return True

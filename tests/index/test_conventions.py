@@ -13,6 +13,7 @@ from halo_mcp.index.local import LocalStore
 from tests.builders import Record, span, store_of
 
 NOT_SET = (None, "")
+NOTHING: list[Any] = [None, "", [], {}]
 
 
 class Case(NamedTuple):
@@ -29,7 +30,9 @@ class Case(NamedTuple):
         return f"{json.dumps(told, default=str)[:90]} -> {self.expected}"
 
 
-def chain(keys: Sequence[str], values: Sequence[Any], kind: str = "", expected: Sequence[Any] | None = None) -> list[Case]:
+def chain(
+    keys: Sequence[str], values: Sequence[Any], kind: str = "", expected: Sequence[Any] | None = None
+) -> list[Case]:
     """Each key of a fallback order: alone, before all that follow it, and behind earlier ones that are not set."""
     expected = expected or values
     cases: list[Case] = []
@@ -37,7 +40,9 @@ def chain(keys: Sequence[str], values: Sequence[Any], kind: str = "", expected: 
         rest = dict(zip(keys[number:], values[number:], strict=True))
         cases.append(Case(expected[number], {key: values[number]}, kind))
         cases.append(Case(expected[number], dict(reversed(rest.items())), kind))
-        cases += [Case(expected[number], dict.fromkeys(keys[:number], unset) | rest, kind) for unset in NOT_SET if number]
+        cases += [
+            Case(expected[number], dict.fromkeys(keys[:number], unset) | rest, kind) for unset in NOT_SET if number
+        ]
     return cases
 
 
@@ -47,13 +52,22 @@ def texts(keys: Sequence[str], kind: str = "") -> list[Case]:
     ]
 
 
-INPUT = ("inference.llm.input_tokens", "llm.token_count.prompt", "gen_ai.usage.input_tokens", "gen_ai.usage.prompt_tokens")
+INPUT = (
+    "inference.llm.input_tokens",
+    "llm.token_count.prompt",
+    "gen_ai.usage.input_tokens",
+    "gen_ai.usage.prompt_tokens",
+)
 OUTPUT = (
     *("inference.llm.output_tokens", "llm.token_count.completion"),
     *("gen_ai.usage.output_tokens", "gen_ai.usage.completion_tokens"),
 )
 CACHED = (
-    *("inference.llm.cached_input_tokens", "llm.token_count.prompt_details.cache_read", "llm.token_count.prompt_cached"),
+    *(
+        "inference.llm.cached_input_tokens",
+        "llm.token_count.prompt_details.cache_read",
+        "llm.token_count.prompt_cached",
+    ),
     *("gen_ai.usage.cache_read.input_tokens", "gen_ai.usage.cache_read_input_tokens"),
 )
 NUMBERS: list[tuple[Any, int | None]] = [
@@ -89,10 +103,16 @@ def numbers(keys: Sequence[str]) -> list[Case]:
 MODEL = ("inference.llm.model_name", "llm.model_name", "gen_ai.response.model", "gen_ai.request.model")
 PARAMETERS = "llm.invocation_parameters"
 KINDS: list[Case] = [
-    *(Case(kind, {"inference.observation_kind": kind}) for kind in ("AGENT", "LLM", "TOOL", "CHAIN", "GUARDRAIL", "SPAN")),
+    *(
+        Case(kind, {"inference.observation_kind": kind})
+        for kind in ("AGENT", "LLM", "TOOL", "CHAIN", "GUARDRAIL", "SPAN")
+    ),
     *(Case(kind, {"inference.observation_kind": kind}) for kind in ("RETRIEVER", "EMBEDDING")),
     *(Case("LLM", {"openinference.span.kind": spelled}) for spelled in ("LLM", "llm", "Llm")),
-    *(Case(kind.upper(), {"openinference.span.kind": kind}) for kind in ("agent", "tool", "chain", "guardrail", "retriever")),
+    *(
+        Case(kind.upper(), {"openinference.span.kind": kind})
+        for kind in ("agent", "tool", "chain", "guardrail", "retriever")
+    ),
     Case("EMBEDDING", {"openinference.span.kind": "EMBEDDING"}),
     *(Case("LLM", {"gen_ai.operation.name": name}) for name in ("chat", "text_completion", "generate_content")),
     Case("EMBEDDING", {"gen_ai.operation.name": "embeddings"}),
@@ -126,8 +146,14 @@ KINDS: list[Case] = [
     Case("TOOL", {"ai.operationId": "ai.toolCall"}, name="chat gpt"),
     Case("SPAN", {"inference.observation_kind": "SPAN", "openinference.span.kind": "CHAIN"}),
     # What says nothing counts as not set.
-    *(Case("LLM", {"inference.observation_kind": value, "openinference.span.kind": "LLM"}) for value in ("", None, "UNKNOWN")),
-    *(Case("TOOL", {"openinference.span.kind": value, "gen_ai.operation.name": "execute_tool"}) for value in ("unknown", "")),
+    *(
+        Case("LLM", {"inference.observation_kind": value, "openinference.span.kind": "LLM"})
+        for value in ("", None, "UNKNOWN")
+    ),
+    *(
+        Case("TOOL", {"openinference.span.kind": value, "gen_ai.operation.name": "execute_tool"})
+        for value in ("unknown", "")
+    ),
     Case("SPAN", {"openinference.span.kind": "UNKNOWN"}),
     Case("LLM", {"traceloop.span.kind": "unknown"}, name="chat gpt"),
 ]
@@ -150,30 +176,39 @@ AGENT_NAMES = [
     Case(None, {}, "LLM", name="invoke_agent planner"),
     Case(None, {}, "AGENT", name="planner"),
 ]
-SESSIONS = texts(("inference.session_id", "session.id", "gen_ai.conversation.id", "agent.workflow.group_id", "langfuse.session.id"))
+SESSIONS = texts(
+    ("inference.session_id", "session.id", "gen_ai.conversation.id", "agent.workflow.group_id", "langfuse.session.id")
+)
 PROJECTS = texts(("inference.project_id",))
 TASKS = texts(("task.id", "task.key", "task_id", "instance_id"))
 RUNS = texts(("run.id", "run_id", "experiment.id"))
 OUTCOME = ("task.outcome", "agent.outcome", "outcome", "task.success", "resolved")
 OUTCOMES = [
     *chain(OUTCOME, ["pass", "fail", "success", False, True], expected=["pass", "fail", "pass", "fail", "pass"]),
-    *(Case("pass", {"outcome": word}) for word in ("pass", "PASSED", "Success", "succeeded", "resolved", True, 1, 1.0, "1")),
-    *(Case("fail", {"outcome": word}) for word in ("fail", "FAILED", "failure", "error", "unresolved", False, 0, 0.0, "0")),
-    *(Case("unknown", {"outcome": word}) for word in ("", None, "perhaps", 0.5, [], {"pass": True})),
+    *(
+        Case("pass", {"outcome": word})
+        for word in ("pass", "PASSED", "Success", "succeeded", "resolved", True, 1, 1.0, "1")
+    ),
+    *(
+        Case("fail", {"outcome": word})
+        for word in ("fail", "FAILED", "failure", "error", "unresolved", False, 0, 0.0, "0")
+    ),
+    *(Case("unknown", {"outcome": word}) for word in ("perhaps", 0.5, {"pass": True}, *NOTHING)),
     Case("unknown", {}),
 ]
 
 
-def status(code: Any, message: Any = "") -> Mapping[str, Any]:
+def status(code: Any, message: Any = "") -> Record:
     return {"status": {"code": code, "message": message}}
 
 
-EXCEPTION = {"name": "exception", "attributes": {"exception.type": "Timeout", "exception.message": "after 5 s"}}
+EXCEPTION: Record = {"name": "exception", "attributes": {"exception.type": "Timeout", "exception.message": "after 5 s"}}
 STATUSES = [
     *(Case("OK", {}, fields=status(code)) for code in ("OK", "Ok", "ok", "1", 1, "STATUS_CODE_OK")),
     *(Case("ERROR", {}, fields=status(code)) for code in ("ERROR", "Error", "2", 2, "STATUS_CODE_ERROR")),
-    *(Case("UNSET", {}, fields=status(code)) for code in ("UNSET", "STATUS_CODE_UNSET", 0, "", None, "warning", [])),
-    *(Case("UNSET", {}, fields={"status": value}) for value in ({}, None, "", [])),
+    *(Case("UNSET", {}, fields=status(code)) for code in ("UNSET", "STATUS_CODE_UNSET", 0, "", None, "warning")),
+    *(Case("UNSET", {}, fields={"status": value}) for value in NOTHING),
+    *(Case("UNSET", {}, fields=status(value)) for value in NOTHING),
     Case("ERROR", {}, fields={"status": {}, "events": [EXCEPTION]}),
     Case("ERROR", {"otel.events": [EXCEPTION]}, fields={"status": {}}),
     Case("ERROR", {}, fields={"status": {}, "events": [{"name": "log"}, EXCEPTION]}),
@@ -202,7 +237,10 @@ MODELS = [
     Case("m", {PARAMETERS: {"model": "m"}}, "LLM"),
     Case("named", {"gen_ai.request.model": "named", PARAMETERS: '{"model":"m"}'}, "LLM"),
     Case("m", {"gen_ai.request.model": "", PARAMETERS: '{"model":"m"}'}, "LLM"),
-    *(Case(None, {PARAMETERS: text}, "LLM") for text in ("{}", "", "not json", "[1]", '{"model":""}', '{"model":null}', "{", '"m"')),
+    *(
+        Case(None, {PARAMETERS: text}, "LLM")
+        for text in ("{}", "", "not json", "[1]", '{"model":""}', '{"model":null}', "{", '"m"')
+    ),
 ]
 TABLES: Mapping[str, Sequence[Case]] = {
     "model": MODELS,
@@ -286,8 +324,7 @@ def facts(tmp_path_factory: pytest.TempPathFactory) -> LocalStore:
     """Every case of every table, each in a trace of its own."""
     records = [
         span(trace=f"{fact}-{number}", kind=case.kind, attributes=case.attributes)
-        | {"name": case.name, "resource": {}}
-        | dict(case.fields)
+        | {"name": case.name, "resource": None, **case.fields}
         for fact, cases in TABLES.items()
         for number, case in enumerate(cases)
     ]
@@ -304,7 +341,9 @@ def cases(fact: str) -> pytest.MarkDecorator:
 
 
 @cases("model")
-def test_the_model_is_taken_from_the_first_key_that_names_one(facts: LocalStore, trace_id: str, expected: str | None) -> None:
+def test_the_model_is_taken_from_the_first_key_that_names_one(
+    facts: LocalStore, trace_id: str, expected: str | None
+) -> None:
     assert facts.spans(trace_id)[0].model_name == expected
     assert facts.trace(trace_id).model_names == (() if expected is None else (expected,))
 
@@ -337,12 +376,16 @@ def test_the_observation_kind_follows_the_rules_in_order(facts: LocalStore, trac
 
 
 @cases("tool")
-def test_a_tool_span_names_its_tool_and_no_other_span_does(facts: LocalStore, trace_id: str, expected: str | None) -> None:
+def test_a_tool_span_names_its_tool_and_no_other_span_does(
+    facts: LocalStore, trace_id: str, expected: str | None
+) -> None:
     assert facts.spans(trace_id)[0].tool_name == expected
 
 
 @cases("agent")
-def test_the_agent_is_taken_from_the_first_key_that_names_one(facts: LocalStore, trace_id: str, expected: str | None) -> None:
+def test_the_agent_is_taken_from_the_first_key_that_names_one(
+    facts: LocalStore, trace_id: str, expected: str | None
+) -> None:
     assert facts.spans(trace_id)[0].agent_name == expected
     assert facts.trace(trace_id).agent_names == (() if expected is None else (expected,))
 
@@ -367,17 +410,23 @@ def test_the_task_key_is_taken_from_the_first_key_that_has_one(
 
 
 @cases("run")
-def test_the_run_is_taken_from_the_first_key_that_names_one(facts: LocalStore, trace_id: str, expected: str | None) -> None:
+def test_the_run_is_taken_from_the_first_key_that_names_one(
+    facts: LocalStore, trace_id: str, expected: str | None
+) -> None:
     assert facts.trace(trace_id).run_id == expected
 
 
 @cases("outcome")
-def test_an_outcome_is_pass_or_fail_in_many_words_and_else_unknown(facts: LocalStore, trace_id: str, expected: str) -> None:
+def test_an_outcome_is_pass_or_fail_in_many_words_and_else_unknown(
+    facts: LocalStore, trace_id: str, expected: str
+) -> None:
     assert facts.trace(trace_id).outcome == expected
 
 
 @cases("status")
-def test_a_status_is_ok_or_error_in_every_spelling_and_else_unset(facts: LocalStore, trace_id: str, expected: str) -> None:
+def test_a_status_is_ok_or_error_in_every_spelling_and_else_unset(
+    facts: LocalStore, trace_id: str, expected: str
+) -> None:
     assert facts.spans(trace_id)[0].status_code == expected
     assert facts.trace(trace_id).error_span_count == (expected == "ERROR")
 
@@ -398,7 +447,13 @@ def test_every_span_type_of_the_agents_sdk_is_understood(facts: LocalStore, span
 
 
 def test_the_span_kind_of_open_telemetry_loses_its_prefix(tmp_path: Path) -> None:
-    kinds = {"SPAN_KIND_CLIENT": "CLIENT", "client": "CLIENT", "INTERNAL": "INTERNAL", "": None, "SPAN_KIND_SERVER": "SERVER"}
+    kinds = {
+        "SPAN_KIND_CLIENT": "CLIENT",
+        "client": "CLIENT",
+        "INTERNAL": "INTERNAL",
+        "": None,
+        "SPAN_KIND_SERVER": "SERVER",
+    }
     store = store_of(tmp_path, *(span(trace=f"t{number}") | {"kind": kind} for number, kind in enumerate(kinds)))
     assert [store.spans(f"t{number}")[0].kind for number in range(len(kinds))] == list(kinds.values())
 

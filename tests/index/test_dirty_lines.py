@@ -61,7 +61,7 @@ ODD_PARTS: list[Record] = [
     {"attributes": {"inference.llm.input_tokens": {"a": None}, "tool.name": [1, 2], "llm.model_name": True}},
     {"attributes": {"otel.events": "x"}},
     {"attributes": {"otel.events": [None, 3, {"name": "exception", "attributes": None}]}},
-    {"attributes": {"": {"": {"": None}}, "\u0000": "\u0000", "é\n\"\\": "\u2028"}},
+    {"attributes": {"": {"": {"": None}}, "\u0000": "\u0000", 'é\n"\\': "\u2028"}},
     {"events": "x"},
     {"events": {}},
     {"events": [1, "x", None, []]},
@@ -159,7 +159,10 @@ def _spelled(kind: str, text: bytes, cut: int) -> Line:
             objects = (b"{}", b'{"a":1}', b'{"trace_id":"x"}', b'{"span_id":"x","trace_id":""}', b'{"trace_id":null}')
             return Line(objects[cut % 5], problem=True)
         case "garbage":
-            return Line(random.Random(cut).randbytes(1 + cut % 300).replace(b"\n", b"").replace(b"{", b"") + b"\x80", problem=True)
+            return Line(
+                random.Random(cut).randbytes(1 + cut % 300).replace(b"\n", b"").replace(b"{", b"") + b"\x80",
+                problem=True,
+            )
         case _:
             return Line(text, (whole,))
 
@@ -182,7 +185,14 @@ def dirty_files(draw: st.DrawFn) -> list[Line]:
         fields: Record = draw(st.sampled_from(ODD_PARTS)) if kind == "odd parts" else {}
         record = span(f"s{number}", trace=f"t{number % 3}") | fields
         if kind == "odd ids":
-            odd: list[Any] = [10_000 + number, f"  s{number}", f"s{number}\n", f"é{number}", [number, "s"], {"s": number}]
+            odd: list[Any] = [
+                10_000 + number,
+                f"  s{number}",
+                f"s{number}\n",
+                f"é{number}",
+                [number, "s"],
+                {"s": number},
+            ]
             record["span_id"] = draw(st.sampled_from(odd))
         text = json.dumps(record, ensure_ascii=draw(st.booleans()), separators=(",", ":")).encode()
         lines.append(_spelled(kind, text, draw(st.integers(0, 100_000))))
@@ -200,16 +210,16 @@ def _expected(lines: Sequence[Line]) -> tuple[bytes, list[tuple[str, bytes]], li
     return bytes(content), spans, problems
 
 
-@given(lines=dirty_files())
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@given(lines=dirty_files(), tail=st.sampled_from((b"", b"", b'{"trace_id":"t0","span_i', b"\x00", b"text")))
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 def test_every_good_span_is_found_where_it_stands_and_the_report_adds_up(
-    tmp_path_factory: pytest.TempPathFactory, lines: list[Line]
+    tmp_path_factory: pytest.TempPathFactory, lines: list[Line], tail: bytes
 ) -> None:
     directory = tmp_path_factory.mktemp("dirty")
     content, spans, problems = _expected([Line(line(span("first", trace="t0"))), *lines])
     spans.insert(0, ("first", line(span("first", trace="t0"))))
     path = directory / "traces.jsonl"
-    path.write_bytes(content)
+    path.write_bytes(content + tail)
 
     store = open_store(directory, path)
 
@@ -218,6 +228,7 @@ def test_every_good_span_is_found_where_it_stands_and_the_report_adds_up(
     ]
     report = report_of(store)
     assert report.lines_read == sum(1 for item in [Line(b"first"), *lines] if item.text.strip())
+    assert report.pending_bytes == len(tail)
     assert report.spans_indexed == len(spans) == store.info().total_spans
     assert report.lines_skipped == sum(1 for item in lines if item.problem and not item.spans)
     assert [(problem.line_number, problem.byte_offset) for problem in report.problems] == problems[:PROBLEMS_KEPT]
@@ -262,6 +273,18 @@ def test_a_span_with_an_odd_id_can_be_read_back(tmp_path: Path, span_id: bytes, 
         assert store.spans("t1")[0].span_id == indexed
 
 
+def test_a_refused_line_may_have_an_id_that_no_json_writer_takes(tmp_path: Path) -> None:
+    ids = (b"1" * 30, rb'["\ud800"]', b"NaN", b"[NaN]", b"1" * 5_000)
+    store = store_of(
+        tmp_path,
+        span("good"),
+        *(line(span("PLACE", bad="x")).replace(b'"PLACE"', i).replace(b'"x"', b"NaN") for i in ids),
+    )
+    rows = store.spans("t1")
+    assert len(rows) == len(ids) + 1
+    assert sorted(payload.span_id for payload in store.payloads("t1")) == sorted(row.span_id for row in rows)
+
+
 def test_of_a_repeated_key_index_and_payload_take_the_same_value(tmp_path: Path) -> None:
     text = line(span("s1"))
     doubled = text[:-1] + b',"trace_id":"t2","span_id":"s2","name":"second"}'
@@ -288,7 +311,9 @@ def test_a_value_of_20_mb_is_indexed_searched_and_read_back(tmp_path: Path) -> N
 
 
 def test_a_line_too_long_for_the_bulk_reader_stands_between_normal_ones(tmp_path: Path) -> None:
-    long = span("long", kind="TOOL", trace="t2", attributes={"tool.name": "fetch", "padding": "é" * (BULK_LINE_BYTES // 2)})
+    long = span(
+        "long", kind="TOOL", trace="t2", attributes={"tool.name": "fetch", "padding": "é" * (BULK_LINE_BYTES // 2)}
+    )
     records = [*(span(f"a{i}") for i in range(50)), long, *(span(f"b{i}") for i in range(50))]
     assert len(line(long)) > BULK_LINE_BYTES
     store = store_of(tmp_path, *records)
@@ -322,7 +347,7 @@ def test_a_good_span_glued_to_one_cut_inside_many_nested_objects_is_found(tmp_pa
 
 
 def test_objects_inside_a_cut_span_are_not_taken_for_spans(tmp_path: Path) -> None:
-    link = {"trace_id": "elsewhere", "span_id": "linked", "attributes": {}}
+    link: Record = {"trace_id": "elsewhere", "span_id": "linked", "attributes": {}}
     cut = line(span("cut", links=[link, link], padding="x"))[:-3]
     store = store_of(tmp_path, span("good"), cut)
 
@@ -399,6 +424,16 @@ def test_an_incomplete_last_line_waits_until_it_is_completed(tmp_path: Path) -> 
     assert report_of(store).pending_bytes == 50
 
 
+def test_spans_got_out_of_a_damaged_line_keep_their_places_before_an_incomplete_last_line(tmp_path: Path) -> None:
+    good, glued = line(span("good")), line(span("glued"))
+    path = tmp_path / "traces.jsonl"
+    path.write_bytes(b"junk " + glued + b"\n" + good + b"\n" + good[:30])
+    store = open_store(tmp_path, path)
+    assert [(span_id, place.read()) for span_id, place in places(store)] == [("glued", glued), ("good", good)]
+    assert [payload.span_id for payload in store.payloads("t1")] == ["glued", "good"]
+    assert report_of(store).pending_bytes == 30
+
+
 def test_a_last_line_cut_at_any_byte_waits_and_is_found_once_it_is_whole(tmp_path: Path) -> None:
     second = line(span("s2", attributes={"text": 'é "quoted" {}'}))
     for cut in (1, 2, 15, len(second) // 2, len(second) - 2, len(second) - 1):
@@ -438,7 +473,11 @@ def odd_store(tmp_path_factory: pytest.TempPathFactory) -> LocalStore:
     )
 
 
-@pytest.mark.parametrize("number", range(len(ODD_PARTS)), ids=lambda number: repr(ODD_PARTS[number])[:60])
+def _odd_name(number: int) -> str:
+    return repr(ODD_PARTS[number])[:60]
+
+
+@pytest.mark.parametrize("number", range(len(ODD_PARTS)), ids=_odd_name)
 def test_an_odd_part_spoils_nothing_else_of_its_span(odd_store: LocalStore, number: int) -> None:
     odd = ODD_PARTS[number]
     (row,) = odd_store.spans(f"odd{number}")

@@ -25,7 +25,7 @@ def originals(store: LocalStore, trace_id: str = "t1") -> set[str]:
     return {row.span_id for row in store.spans(trace_id) if row.is_original_error}
 
 
-# --- agents -------------------------------------------------------------------------------------------------------
+# --- agents ---
 def test_children_written_before_their_parents_inherit_the_agent(tmp_path: Path) -> None:
     store = store_of(tmp_path, llm("c", "b"), span("b", "a"), agent("a", name="planner"))
     assert agents(store) == {"a": "planner", "b": "planner", "c": "planner"}
@@ -76,7 +76,7 @@ def test_spans_that_name_no_agent_themselves_are_counted(tmp_path: Path) -> None
     assert store.trace("t1").agent_ids == ("x",)
 
 
-# --- parents ------------------------------------------------------------------------------------------------------
+# --- parents ---
 def test_a_parent_that_is_not_there_is_missing_and_its_child_a_root(tmp_path: Path) -> None:
     store = store_of(tmp_path, span("child", "gone", name="child"), span("leaf", "child"))
     rows = by_id(store.spans("t1"))
@@ -116,7 +116,7 @@ def test_parents_are_found_however_their_id_is_spelled(tmp_path: Path) -> None:
     assert store.info().total_traces == 1
 
 
-# --- original errors ------------------------------------------------------------------------------------------------
+# --- original errors ---
 def errors(*links: tuple[str, str, bool]) -> list[Record]:
     return [span(child, parent, error="boom" if failed else "") for child, parent, failed in links]
 
@@ -206,7 +206,7 @@ def test_a_chain_of_a_hundred_thousand_spans_is_followed_to_its_root() -> None:
     assert tree.original_errors(parents, np.ones(size, np.bool_)).tolist().count(True) == 1
 
 
-# --- tokens and times -------------------------------------------------------------------------------------------------
+# --- tokens and times ---
 USED: Mapping[str, Any] = {"inference.llm.input_tokens": 100, "inference.llm.output_tokens": 10}
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -31,15 +32,19 @@ _BLOCK_BYTES: Final = 8 * 1024 * 1024
 _WHITESPACE: Final = b" \t\r\n\v\f"
 _BOM: Final = b"\xef\xbb\xbf"
 _INTEGER_DIGITS: Final = 40
-"""Longer integers become floats; Python refuses to convert integers of thousands of digits at all."""
+"""Longer integers stay text; Python refuses to convert integers of thousands of digits at all."""
 _RESTARTS: Final = 200
-"""How many objects that do not end may stand before a span inside a damaged line: a cut object and all open ones in it."""
+"""How many objects that do not end may stand before a span in a damaged line: a cut one and all open ones in it."""
 _EXAMINED_BYTES: Final = 256 * 1024 * 1024
 """How much text the search for them may read in all."""
 _MAX_LEVELS: Final = 200
 """What is nested deeper is kept as its JSON text: Python's reader and writer of JSON give up at about 1,000 levels."""
 _OBJECT_START: Final = re.compile(r'\{\s*"')
 _SPACE: Final = re.compile(r"[ \t\r\n\v\f]*")
+_SURROGATE: Final = re.compile(r"\\u[dD][89a-fA-F]")
+_ESCAPE: Final = re.compile(
+    r"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|u[dD][89a-fA-F][0-9a-fA-F]{2}|.)", re.DOTALL
+)
 _STRUCTURE: Final = re.compile(r'"(?:[^"\\]|\\.)*+"|[\[\]{}]', re.DOTALL)
 
 
@@ -81,7 +86,7 @@ class Reading:
 def scan_lines(path: Path, start: int, stop: int, work: Work) -> Lines:
     """The lines in ``path`` from byte ``start`` to ``stop``, in one pass at several GB/s and constant memory per line.
 
-    A last line without newline counts when it is a whole JSON object; else it is left for the next range.
+    A last line without newline counts when it is a whole JSON object or array; else it is left for the next range.
     Raises: OSError; Cancelled, DeadlineExceeded.
     """
     import numpy as np
@@ -111,7 +116,9 @@ def scan_lines(path: Path, start: int, stop: int, work: Work) -> Lines:
     return Lines(offsets[keep], content[keep], keep + 1, end, len(lengths) - int(open_end), pending)
 
 
-def _line_lengths(path: Path, start: int, stop: int, work: Work) -> Iterator[tuple[NDArray[np.int64], NDArray[np.uint8]]]:
+def _line_lengths(
+    path: Path, start: int, stop: int, work: Work
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.uint8]]]:
     """Per block: the length of each line that ends in it (with its newline) and the line's first byte."""
     import numpy as np
 
@@ -149,10 +156,18 @@ def _is_whole_object(file: BinaryIO, offset: int, length: int) -> bool:
         return False
     file.seek(offset)
     line = file.read(length)
-    if not line.rstrip().endswith(b"}"):
+    if not line.rstrip().endswith((b"}", b"]")):
         return False
     reading = read_line(line)
-    return bool(reading.found) and reading.problem is None
+    return (bool(reading.found) and reading.problem is None) or _is_json(line)
+
+
+def _is_json(line: bytes) -> bool:
+    try:
+        orjson.loads(line)
+    except orjson.JSONDecodeError:
+        return False
+    return True
 
 
 def read_line(line: bytes) -> Reading:
@@ -206,8 +221,9 @@ def _foreign_format(record: Mapping[str, Json]) -> str | None:
 def _json_type(value: Json) -> str:
     if value is None:
         return "null"
-    names = {list: "an array", str: "a string", bool: "a boolean", int: "a number", float: "a number"}
-    return names.get(type(value), type(value).__name__)
+    if isinstance(value, bool):
+        return "a boolean"
+    return "an array" if isinstance(value, list) else "a string" if isinstance(value, str) else "a number"
 
 
 def _read_damaged(line: bytes, start: int, strict_error: str) -> Reading:
@@ -251,10 +267,10 @@ def _object_at(line: bytes, text: str, position: int) -> tuple[Json, int]:
     """
     try:
         _, end = _DECODER.raw_decode(text, position)
-        return _DECODER.decode(line[position:end].decode("utf-8", "replace")), end
+        return _DECODER.decode(_repaired(line[position:end])), end
     except RecursionError:
         shallow, end = _shallow(text, position)
-        return _DECODER.decode(shallow.encode("latin-1").decode("utf-8", "replace")), end
+        return _DECODER.decode(_repaired(shallow.encode("latin-1"))), end
 
 
 def _shallow(text: str, position: int) -> tuple[str, int]:
@@ -288,8 +304,26 @@ def _describe(line: bytes, position: int, strict_error: str) -> str:
     return f"not JSON: {strict_error or 'unreadable'}"
 
 
-def _parse_integer(digits: str) -> int | float:
-    return int(digits) if len(digits) <= _INTEGER_DIGITS else float(digits)
+def _repaired(line: bytes) -> str:
+    """Bytes as text that any JSON writer takes: bad UTF-8 and half surrogate pairs become U+FFFD."""
+    text = line.decode("utf-8", "replace")
+    return _ESCAPE.sub(_without_half_pair, text) if _SURROGATE.search(text) else text
 
 
-_DECODER: Final = json.JSONDecoder(strict=False, parse_int=_parse_integer)
+def _without_half_pair(escape: re.Match[str]) -> str:
+    return r"\ufffd" if len(escape[0]) == 6 and _SURROGATE.match(escape[0]) else escape[0]
+
+
+def _parse_integer(digits: str) -> int | str:
+    return int(digits) if len(digits) <= _INTEGER_DIGITS else digits
+
+
+def _parse_float(digits: str) -> float | str:
+    number = float(digits)
+    return number if math.isfinite(number) else digits
+
+
+_DECODER: Final = json.JSONDecoder(
+    strict=False, parse_int=_parse_integer, parse_float=_parse_float, parse_constant=lambda constant: constant
+)
+"""Numbers that JSON cannot say (NaN, or too large) are kept as their text, so that every value can be written again."""

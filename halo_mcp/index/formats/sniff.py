@@ -16,22 +16,30 @@ _MAGIC: Final = (
     (b"SQLite format 3", "it is an SQLite database"),
 )
 _HEAD_BYTES: Final = 64 * 1024
+_LINE_BYTES: Final = 16 * 1024 * 1024
+_BOM: Final = b"\xef\xbb\xbf"
 
 
 def why_not_traces(path: Path) -> str:
     """In a few words, what a file without readable spans is instead. Raises: OSError."""
     with path.open("rb") as file:
         head = file.read(_HEAD_BYTES)
-    if not head.strip():
+        file.seek(len(head) - len(head.removeprefix(_BOM).lstrip()))
+        first = file.readline(_LINE_BYTES)
+        followed = file.read(1) != b""
+    if not first.strip():
         return "it is empty"
     for magic, what in _MAGIC:
         if head.startswith(magic):
             return what
     if b"\x00" in head:
         return "it is a binary file"
-    first = next(line for line in head.splitlines() if line.strip())
-    if head.lstrip().startswith(b"[") and len(head.splitlines()) > 1:
-        return "it is one JSON array, not JSON lines"
+    otlp = " of OTLP export requests" if b'"resourceSpans"' in head else ""
+    if first.startswith(b"[") and (not followed or not first.rstrip().endswith(b"]")):
+        return f"it is one JSON array{otlp}, not JSON lines"
     if first.strip() == b"{":
-        return "it is one pretty-printed JSON object, not JSON lines"
-    return f"its first line is {read_line(first).problem or 'no span'}"
+        return f"it is one pretty-printed JSON object{otlp}, not JSON lines"
+    if not followed and not first.endswith((b"\n", b"}")):
+        return "its only line is incomplete"
+    problem = read_line(first).problem or "no span"
+    return f"its first line is {'not a span: ' if problem.startswith('no ') else ''}{problem}"

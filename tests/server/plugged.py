@@ -1,0 +1,78 @@
+"""``halo-mcp serve`` with something built in that a test needs: ``python -m tests.server.plugged PLUG SOURCE...``."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from typing import Final
+
+from halo_mcp import serve
+from halo_mcp.index.local import LocalStore
+from halo_mcp.index.store import StoreInfo
+from halo_mcp.index.work import Work
+
+_info = LocalStore.info
+_refresh = LocalStore.refresh
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()
+
+
+def _build_that_waits_for_its_end(store: LocalStore, work: Work) -> None:
+    stopped = threading.Event()
+    work.on_stop(stopped.set)
+    _say("building")
+    stopped.wait(60)
+    _say("stopped")
+    work.check()
+
+
+def _build_that_hears_nothing(store: LocalStore, work: Work) -> None:
+    _say("building")
+    threading.Event().wait(60)
+
+
+def _question_that_hears_nothing(store: LocalStore) -> StoreInfo:
+    _say("asking")
+    threading.Event().wait(60)
+    return _info(store)
+
+
+def _noisy_build(store: LocalStore, work: Work) -> None:
+    sys.stdout.write("a library prints\n")
+    os.write(1, b"native code prints\n")
+    subprocess.run(["echo", "a child process prints"], check=True)
+    _refresh(store, work)
+
+
+def _waiting_build() -> None:
+    LocalStore.refresh = _build_that_waits_for_its_end
+
+
+def _deaf_build() -> None:
+    LocalStore.refresh = _build_that_hears_nothing
+
+
+def _deaf_question() -> None:
+    LocalStore.info = _question_that_hears_nothing
+
+
+def _noise() -> None:
+    LocalStore.refresh = _noisy_build
+
+
+PLUGS: Final[dict[str, Callable[[], None]]] = {
+    "waiting-build": _waiting_build,
+    "deaf-build": _deaf_build,
+    "deaf-question": _deaf_question,
+    "noise": _noise,
+}
+
+if __name__ == "__main__":
+    PLUGS[sys.argv[1]]()
+    sys.exit(serve.main(sys.argv[2:]))
