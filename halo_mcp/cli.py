@@ -70,7 +70,9 @@ def main(
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code. HaloErrors become one line on standard error and code 1."""
     try:
-        result: Any = app(args=list(arguments) if arguments is not None else None, standalone_mode=False)
+        result: Any = app(
+            args=list(arguments) if arguments is not None else None, prog_name="halo-mcp", standalone_mode=False
+        )
     except HaloError as error:
         typer.echo(f"halo-mcp: {printable(str(error))}", err=True)
         return 1
@@ -189,6 +191,7 @@ def search(
     pattern: Annotated[str, typer.Argument(help="RE2 regex")],
     context_buffer_chars: Annotated[int, typer.Option(min=0, max=2_000)] = 100,
     max_matches: Annotated[int, typer.Option(min=1, max=500)] = 50,
+    literal: Annotated[bool, typer.Option("--literal", help="find the pattern exactly as written")] = False,
     index_dir: IndexDir = None,
     deadline_s: Deadline = None,
     as_json: Json = False,
@@ -199,6 +202,7 @@ def search(
         "pattern": pattern,
         "context_buffer_chars": context_buffer_chars,
         "max_matches": max_matches,
+        "literal": literal,
     }
     _show([source], index_dir, deadline_s, "search_trace", arguments, as_json)
 

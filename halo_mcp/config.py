@@ -66,7 +66,9 @@ def _positive_seconds(text: str) -> float:
     except ValueError:
         seconds = 0.0
     if not 0 < seconds < float("inf"):
-        raise BadArgument(f"deadline_s={text!r} is not a number of seconds above 0 (--deadline-s, HALO_MCP_DEADLINE_S).")
+        raise BadArgument(
+            f"deadline_s={text!r} is not a number of seconds above 0 (--deadline-s, HALO_MCP_DEADLINE_S)."
+        )
     return seconds
 
 

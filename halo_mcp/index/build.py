@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from halo_mcp.index import columns, tree
-from halo_mcp.index.duck import connect, failing_as_index, quoted, watched
+from halo_mcp.index.duck import connect, failing_as_index, fetch_arrays, quoted, watched
 from halo_mcp.index.ingest import Ingest, Ingested
 from halo_mcp.index.places import Places
 from halo_mcp.index.segments import (
@@ -119,7 +119,7 @@ class SegmentBuilder:
         self._db: duckdb.DuckDBPyConnection = connect(directory)
 
     def build(self, ranges: Sequence[Range], older: Sequence[Path], fold: frozenset[int]) -> Built:
-        """Index ``ranges``, taking over from ``older`` segments each trace that they continue, and all those in ``fold``.
+        """Index ``ranges``; take over from ``older`` segments each trace that they continue, and all those in ``fold``.
 
         A trace thus lives whole in one segment; ``superseded`` lists where older versions of it no longer count.
         Raises: SourceUnreadable, IndexFailure, Cancelled, DeadlineExceeded.
@@ -131,6 +131,7 @@ class SegmentBuilder:
                 carried = self._carry(older, fold)
                 with watched(self._db, self._work, "linking spans to traces", (0.82, 0.99)):
                     span_count = self._link(Places.joined([ingested.places, *carried]))
+                self._work.check()
                 self._db.execute("DETACH seg")
         finally:
             self._db.close()
@@ -138,10 +139,12 @@ class SegmentBuilder:
 
     def _carry(self, older: Sequence[Path], fold: frozenset[int]) -> list[Places]:
         self._db.execute("CREATE TABLE seg.superseded (file VARCHAR, trace_no INTEGER)")
+        if not older:
+            return []
         self._db.execute("CREATE TEMP TABLE continued AS SELECT DISTINCT trace_id FROM seg.own WHERE trace_id <> ''")
         for no, path in enumerate(older):
             self._db.execute(f"ATTACH {quoted(str(path))} AS old{no} (READ_ONLY)")
-        dead = " UNION ALL ".join([f"FROM old{no}.superseded" for no in range(len(older))] or ["FROM seg.superseded"])
+        dead = " UNION ALL ".join(f"FROM old{no}.superseded" for no in range(len(older)))
         self._db.execute(f"CREATE TEMP TABLE dead AS {dead}")
         carried = [self._carry_from(no, path, wholly=no in fold) for no, path in enumerate(older)]
         kept_files = [path.name for no, path in enumerate(older) if no not in fold]
@@ -166,78 +169,88 @@ class SegmentBuilder:
         if not wholly:
             self._db.execute("INSERT INTO seg.superseded SELECT ?, trace_no FROM carried", [path.name])
         rows = f"FROM old{no}.tree WHERE trace_no IN (FROM carried)"
-        places = self._db.execute(f"SELECT source_no, byte_offset, byte_length {rows} ORDER BY row").fetchnumpy()
+        places = fetch_arrays(self._db.execute(f"SELECT source_no, byte_offset, byte_length {rows} ORDER BY row"))
         self._db.execute(
             f"INSERT INTO seg.own SELECT * FROM old{no}.own WHERE rowid IN (SELECT row {rows}) ORDER BY rowid"
         )
         return Places(
-            np.asarray(places["source_no"], dtype=np.int32),
-            np.asarray(places["byte_offset"], dtype=np.int64),
-            np.asarray(places["byte_length"], dtype=np.int64),
+            places["source_no"].astype(np.int32),
+            places["byte_offset"].astype(np.int64),
+            places["byte_length"].astype(np.int64),
         )
 
     def _link(self, places: Places) -> int:
-        """Write ``tree`` and ``traces`` from ``own`` and its places; returns the number of spans."""
+        """Write ``tree``, ``traces`` and ``facets`` from ``own`` and its places; returns the number of spans."""
         self._db.execute(
-            "CREATE TEMP TABLE numbered AS SELECT trace_id, (row_number() OVER (ORDER BY trace_id) - 1)::INTEGER AS trace_no "
-            "FROM (SELECT DISTINCT trace_id FROM seg.own WHERE trace_id <> '' AND span_id <> '')"
+            "CREATE TEMP TABLE numbered AS "
+            "SELECT trace_id, (row_number() OVER (ORDER BY trace_id) - 1)::INTEGER AS trace_no FROM ("
+            "SELECT DISTINCT trace_id FROM seg.own WHERE trace_id <> '' AND span_id <> '')"
         )
-        spans = self._db.execute(
-            "SELECT o.rowid AS row, n.trace_no, o.status_code = 'ERROR' AS error "
-            "FROM seg.own AS o JOIN numbered AS n USING (trace_id) WHERE o.span_id <> '' ORDER BY o.rowid"
-        ).fetchnumpy()
-        row = np.asarray(spans["row"], dtype=np.int64)
-        trace_no = np.asarray(spans["trace_no"], dtype=np.int64)
-        error = np.asarray(spans["error"], dtype=np.bool_)
-        parents = self._parents(row)
-        self._db.register(
-            "linked",
-            {
-                "row": row.astype(np.int32),
-                "trace_no": trace_no.astype(np.int32),
-                "source_no": places.source_no[row],
-                "byte_offset": places.offset[row],
-                "byte_length": places.length[row].astype(np.int32),
-                "agent": self._agents(row, trace_no, parents),
-                "has_parent": parents < len(row),
-                "is_original_error": tree.original_errors(parents, error),
-            },
-        )
-        self._db.execute(
-            "CREATE TABLE seg.tree AS SELECT row, trace_no, source_no, byte_offset, byte_length, name AS agent_name, "
-            "has_parent, is_original_error FROM linked LEFT JOIN agent_names ON agent = number ORDER BY row"
-        )
-        self._db.execute(
-            f"CREATE TABLE seg.traces AS SELECT {columns.trace_select()} "
-            "FROM seg.own AS o JOIN seg.tree AS t ON o.rowid = t.row GROUP BY trace_no ORDER BY trace_no"
-        )
-        return len(row)
-
-    def _parents(self, row: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The position (in ``row``) of each span's parent; ``len(row)`` for none."""
-        pairs = self._db.execute(
-            "SELECT child.rowid AS child, parent.rowid AS parent FROM seg.own AS child JOIN seg.own AS parent "
-            "ON child.trace_id = parent.trace_id AND child.parent_span_id = parent.span_id "
-            "WHERE child.span_id <> '' AND parent.span_id <> '' AND child.trace_id <> ''"
-        ).fetchnumpy()
-        child, parent = (np.searchsorted(row, np.asarray(pairs[name], dtype=np.int64)) for name in ("child", "parent"))
-        return tree.parent_rows(len(row), child, parent)
-
-    def _agents(
-        self, row: NDArray[np.int64], trace_no: NDArray[np.int64], parents: NDArray[np.int64]
-    ) -> NDArray[np.int32]:
-        """Per span a number in ``agent_names``: own, nearest ancestor's, or (where the trace names none) the service."""
         self._db.execute(
             "CREATE TEMP TABLE agent_names AS SELECT name, (row_number() OVER ())::INTEGER AS number FROM ("
             "SELECT DISTINCT own_agent_name AS name FROM seg.own UNION SELECT DISTINCT service_name FROM seg.own) "
             "WHERE name IS NOT NULL"
         )
-        named = self._db.execute(
-            "SELECT coalesce(a.number, 0) AS own, coalesce(s.number, 0) AS service FROM seg.own AS o "
-            "LEFT JOIN agent_names AS a ON o.own_agent_name = a.name LEFT JOIN agent_names AS s ON o.service_name = s.name "
-            "ORDER BY o.rowid"
-        ).fetchnumpy()
-        own, service = (np.asarray(named[name], dtype=np.int32)[row] for name in ("own", "service"))
-        inherited = np.append(own, 0)[tree.nearest(parents, own > 0)]
-        names_an_agent = np.bincount(trace_no, weights=own > 0) > 0 if len(row) else np.zeros(0, np.bool_)
-        return np.where(names_an_agent[trace_no], inherited, service).astype(np.int32)
+        span_count = self._write_tree(places)
+        self._db.execute("DROP TABLE numbered")
+        self._db.execute(f"CREATE TABLE seg.traces ({columns.table(columns.TRACE_COLUMNS)})")
+        spans = "FROM seg.own AS o JOIN seg.tree AS t ON o.rowid = t.row"
+        traces = f"SELECT {columns.derived(columns.TRACE_COLUMNS)} {spans} GROUP BY trace_no ORDER BY trace_no"
+        self._db.execute(f"INSERT INTO seg.traces {traces}")
+        self._db.execute(
+            f"CREATE TABLE seg.facets AS SELECT {columns.derived(columns.FACET_COLUMNS)} {spans} GROUP BY ALL"
+        )
+        return span_count
+
+    def _write_tree(self, places: Places) -> int:
+        spans = fetch_arrays(
+            self._db.execute(
+                "SELECT o.rowid AS row, n.trace_no, o.status_code = 'ERROR' AS error, "
+                "coalesce(a.number, 0) AS agent, coalesce(s.number, 0) AS service "
+                "FROM seg.own AS o JOIN numbered AS n USING (trace_id) "
+                "LEFT JOIN agent_names AS a ON o.own_agent_name = a.name "
+                "LEFT JOIN agent_names AS s ON o.service_name = s.name WHERE o.span_id <> '' ORDER BY o.rowid"
+            )
+        )
+        row, trace_no = (spans[name].astype(np.int64) for name in ("row", "trace_no"))
+        parents = self._parents(row)
+        linked = {
+            "row": row.astype(np.int32),
+            "trace_no": trace_no.astype(np.int32),
+            "source_no": places.source_no[row],
+            "byte_offset": places.offset[row],
+            "byte_length": places.length[row].astype(np.int32),
+            "agent": _agents(spans["agent"], spans["service"], trace_no, parents),
+            "has_parent": parents < len(row),
+            "is_original_error": tree.original_errors(parents, spans["error"]),
+        }
+        self._db.register("linked", linked)
+        # Looking the names up in a list, unlike a join, keeps the order of the rows without a sort.
+        self._db.execute("SET VARIABLE agents = (SELECT list(name ORDER BY number) FROM agent_names)")
+        self._db.execute(
+            "CREATE TABLE seg.tree AS SELECT row, trace_no, source_no, byte_offset, byte_length, "
+            "(getvariable('agents')::VARCHAR[])[agent] AS agent_name, has_parent, is_original_error FROM linked"
+        )
+        self._db.unregister("linked")
+        return len(row)
+
+    def _parents(self, row: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The position (in ``row``) of each span's parent; ``len(row)`` for none."""
+        pairs = fetch_arrays(
+            self._db.execute(
+                "SELECT child.rowid AS child, parent.rowid AS parent FROM seg.own AS child JOIN seg.own AS parent "
+                "ON child.trace_id = parent.trace_id AND child.parent_span_id = parent.span_id "
+                "WHERE child.span_id <> '' AND parent.span_id <> '' AND child.trace_id <> ''"
+            )
+        )
+        child, parent = (np.searchsorted(row, pairs[name].astype(np.int64)) for name in ("child", "parent"))
+        return tree.parent_rows(len(row), child, parent)
+
+
+def _agents(
+    own: NDArray[np.int32], service: NDArray[np.int32], trace_no: NDArray[np.int64], parents: NDArray[np.int64]
+) -> NDArray[np.int32]:
+    """Per span the number of its own agent, else the nearest ancestor's; in traces that name none, of its service."""
+    inherited = np.append(own, 0)[tree.nearest(parents, own > 0)]
+    names_an_agent = np.bincount(trace_no, weights=own > 0) > 0 if len(own) else np.zeros(0, np.bool_)
+    return np.where(names_an_agent[trace_no], inherited, service).astype(np.int32)

@@ -1,8 +1,10 @@
+# ruff: noqa: E501  (one column, one line)
 """Each index column once: name, type, unit, meaning, and how it is derived.
 
-The index of one segment has three tables. ``own`` holds what a span says about itself, straight from the JSON reader,
+The index of one segment has four tables. ``own`` holds what a span says about itself, straight from the JSON reader,
 one row per input line (lines that were no span are all NULL). ``tree`` adds, per span, what only its trace knows.
-``traces`` rolls the spans of one trace up. Tools see two views: ``spans`` (own joined with tree) and ``traces``.
+``traces`` rolls the spans of one trace up. ``facets`` counts all spans for overviews. Tools see two views: ``spans``
+(own joined with tree) and ``traces``.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from typing import Final
 
 from halo_mcp.index import semconv
 
-INDEX_VERSION: Final = 1
+INDEX_VERSION: Final = 2
 """Bump when a column, a derivation or the layout of a segment changes: older indexes are then rebuilt."""
 
 MESSAGE_CHARS: Final = 500
@@ -29,6 +31,8 @@ class Column:
     description: str
     sql: str = ""
     unit: str = ""
+    repeats: bool = True
+    """False for ids that hardly repeat: compressing them costs more time, at every read too, than it saves space."""
 
 
 def _text(value: str) -> str:
@@ -36,7 +40,7 @@ def _text(value: str) -> str:
 
 
 def _attribute(key: str) -> str:
-    return f'nullif(a."{key}", \'\')'
+    return f"nullif(a.\"{key}\", '')"
 
 
 def _first(keys: Iterable[str]) -> str:
@@ -70,7 +74,8 @@ def unix_nano(field: str) -> str:
     RFC 3339 with any number of fractional digits and any zone (none means UTC), or digits whose count tells the unit:
     10 seconds, 13 milliseconds, 16 microseconds, 19 nanoseconds. Never goes through a float.
     """
-    wall_clock = f"epoch_ns(try_cast({field} AS TIMESTAMP_NS))"
+    # RFC 3339 allows "t" and "z"; DuckDB does not, and upper() is only tried where the plain cast fails.
+    wall_clock = f"epoch_ns(coalesce(try_cast({field} AS TIMESTAMP_NS), try_cast(upper({field}) AS TIMESTAMP_NS)))"
     zone = r"'([+-])(\d\d):?(\d\d)$'"
     offset_s = (
         f"CASE regexp_extract({field}, {zone}, 1) WHEN '-' THEN -1 ELSE 1 END * "
@@ -78,7 +83,7 @@ def unix_nano(field: str) -> str:
     )
     scale = f"CASE length({field}) WHEN 10 THEN 1000000000 WHEN 13 THEN 1000000 WHEN 16 THEN 1000 WHEN 19 THEN 1 END"
     return (
-        f"CASE WHEN {field} IS NULL OR {field} = '' THEN NULL WHEN right({field}, 1) = 'Z' THEN {wall_clock} "
+        f"CASE WHEN {field} IS NULL OR {field} = '' THEN NULL WHEN right({field}, 1) IN ('Z', 'z') THEN {wall_clock} "
         rf"WHEN regexp_full_match({field}, '\d+') THEN try_cast({field} AS BIGINT) * ({scale}) "
         rf"WHEN regexp_full_match({field}, '\d{{10}}\.\d{{1,9}}') THEN "
         f"try_cast(left({field}, 10) || rpad(substr({field}, 12), 9, '0') AS BIGINT) "
@@ -126,13 +131,13 @@ def _model_name() -> str:
 
 
 def _exception(member: str, keys: Iterable[str]) -> str:
-    return f'coalesce(nullif(exception.attributes."exception.{member}", \'\'), {_first(keys)})'
+    return f"coalesce(nullif(exception.attributes.\"exception.{member}\", ''), {_first(keys)})"
 
 
 OWN_COLUMNS: Final[tuple[Column, ...]] = (
     Column("trace_id", "VARCHAR", "Trace id; hex is lower-cased, base64 of 16 bytes becomes hex.", _identifier("trace_id")),
-    Column("span_id", "VARCHAR", "Span id, normalised as trace_id.", _identifier("span_id")),
-    Column("parent_span_id", "VARCHAR", "Id of the parent span; NULL for a root.", f"nullif({_identifier('parent_span_id')}, '')"),
+    Column("span_id", "VARCHAR", "Span id, normalised as trace_id.", _identifier("span_id"), repeats=False),
+    Column("parent_span_id", "VARCHAR", "Id of the parent span; NULL for a root.", f"nullif({_identifier('parent_span_id')}, '')", repeats=False),
     Column("name", "VARCHAR", "Span name.", "coalesce(name, '')"),
     Column("kind", "VARCHAR", "OpenTelemetry span kind without its prefix: INTERNAL, CLIENT, SERVER, ...", "nullif(replace(upper(kind), 'SPAN_KIND_', ''), '')"),
     Column("start_time_unix_nano", "BIGINT", "Start; NULL when unknown.", unix_nano("start_time"), "ns"),
@@ -174,35 +179,59 @@ TREE_COLUMNS: Final[tuple[Column, ...]] = (
 
 def _over_llm(column: str) -> str:
     # AGENT spans repeat their children's usage: they count only in traces where no LLM span has any.
-    total = "coalesce(sum({0}) FILTER (observation_kind = '{1}'), {2})"
-    return total.format(column, "LLM", f"max({column}) FILTER (observation_kind = 'AGENT')")
+    def of(kind: str) -> str:
+        return f"CASE WHEN observation_kind = '{kind}' THEN {column} END"
+
+    return f"coalesce(sum({of('LLM')}), max({of('AGENT')}))"
+
+
+# Plain aggregates with a condition inside are a good deal faster than FILTER, and an integer key than (has_parent, row).
+_FIRST_ROOT: Final = "CASE WHEN NOT has_parent THEN row END"
+_ROOTS_FIRST: Final = "row + (has_parent::BIGINT << 32)"
 
 
 TRACE_COLUMNS: Final[tuple[Column, ...]] = (
     Column("trace_no", "INTEGER", "Number of the trace in its segment, in trace id order.", "trace_no"),
-    Column("trace_id", "VARCHAR", "Trace id.", "any_value(trace_id)"),
+    Column("trace_id", "VARCHAR", "Trace id.", "any_value(trace_id)", repeats=False),
     Column("first_row", "INTEGER", "First row of the trace in its segment.", "min(row)"),
+    Column("last_row", "INTEGER", "Last row of the trace in its segment.", "max(row)"),
     Column("span_count", "INTEGER", "Spans.", "count(*)::INTEGER", "spans"),
     Column("start_time_unix_nano", "BIGINT", "Earliest start.", "min(start_time_unix_nano)", "ns"),
     Column("end_time_unix_nano", "BIGINT", "Latest end (or start, where no end is known).", "max(coalesce(end_time_unix_nano, start_time_unix_nano))", "ns"),
-    Column("root_name", "VARCHAR", "Name of the first span without a parent in the dataset.", "arg_min(name, row) FILTER (NOT has_parent)"),
-    Column("error_span_count", "INTEGER", "Spans with status ERROR.", "count(*) FILTER (status_code = 'ERROR')::INTEGER", "spans"),
-    Column("original_error_count", "INTEGER", "Of these, spans with no failing descendant.", "count(*) FILTER (is_original_error)::INTEGER", "spans"),
-    Column("tool_error_count", "INTEGER", "TOOL spans with status ERROR.", "count(*) FILTER (status_code = 'ERROR' AND observation_kind = 'TOOL')::INTEGER", "spans"),
-    Column("input_tokens", "BIGINT", "Prompt tokens, summed over LLM spans (over none: the AGENT span's own).", _over_llm("input_tokens"), "tokens"),
-    Column("output_tokens", "BIGINT", "Completion tokens, likewise.", _over_llm("output_tokens"), "tokens"),
-    Column("cached_input_tokens", "BIGINT", "Cached prompt tokens, likewise.", _over_llm("cached_input_tokens"), "tokens"),
-    Column("missing_parent_count", "INTEGER", "Spans that name a parent which is not in the dataset.", "count(*) FILTER (NOT has_parent AND parent_span_id IS NOT NULL)::INTEGER", "spans"),
-    Column("missing_agent_count", "INTEGER", "Spans that name no agent themselves (neither name nor id).", "count(*) FILTER (own_agent_name IS NULL AND agent_id IS NULL)::INTEGER", "spans"),
+    Column("root_name", "VARCHAR", "Name of the first span without a parent in the dataset.", f"arg_min(name, {_FIRST_ROOT})"),
+    Column("error_span_count", "INTEGER", "Spans with status ERROR.", "count_if(status_code = 'ERROR')::INTEGER", "spans"),
+    Column("original_error_count", "INTEGER", "Of these, spans with no failing descendant.", "count_if(is_original_error)::INTEGER", "spans"),
+    Column("tool_error_count", "INTEGER", "TOOL spans with status ERROR.", "count_if(status_code = 'ERROR' AND observation_kind = 'TOOL')::INTEGER", "spans"),
+    Column("input_tokens", "HUGEINT", "Prompt tokens, summed over LLM spans (over none: the AGENT span's own).", _over_llm("input_tokens"), "tokens"),
+    Column("output_tokens", "HUGEINT", "Completion tokens, likewise.", _over_llm("output_tokens"), "tokens"),
+    Column("cached_input_tokens", "HUGEINT", "Cached prompt tokens, likewise.", _over_llm("cached_input_tokens"), "tokens"),
+    Column("missing_parent_count", "INTEGER", "Spans that name a parent which is not in the dataset.", "count_if(NOT has_parent AND parent_span_id IS NOT NULL)::INTEGER", "spans"),
+    Column("missing_agent_count", "INTEGER", "Spans that name no agent themselves (neither name nor id).", "count_if(own_agent_name IS NULL AND agent_id IS NULL)::INTEGER", "spans"),
     Column("raw_bytes", "BIGINT", "JSON text of all spans.", "sum(byte_length)::BIGINT", "bytes"),
-    Column("session_id", "VARCHAR", "First session id in the trace.", "arg_min(session_id, row) FILTER (session_id IS NOT NULL)"),
-    Column("project_id", "VARCHAR", "First project id in the trace.", "arg_min(project_id, row) FILTER (project_id IS NOT NULL)"),
+    Column("session_id", "VARCHAR", "First session id in the trace.", "arg_min(session_id, row)"),
+    Column("project_id", "VARCHAR", "First project id in the trace.", "arg_min(project_id, row)"),
     Column("other_project_count", "INTEGER", "Further project ids in the trace.", "greatest(count(DISTINCT project_id) - 1, 0)::INTEGER"),
-    Column("task_key", "VARCHAR", "Task attempted; a root's word before any other span's.", "arg_min(task_key, (has_parent, row)) FILTER (task_key IS NOT NULL)"),
-    Column("run_id", "VARCHAR", "Run of the harness; likewise.", "arg_min(run_id, (has_parent, row)) FILTER (run_id IS NOT NULL)"),
-    Column("outcome", "VARCHAR", "pass, fail or unknown; likewise.", "coalesce(arg_min(outcome, (has_parent, row)) FILTER (outcome IS NOT NULL), 'unknown')"),
+    Column("task_key", "VARCHAR", "Task attempted; a root's word before any other span's.", f"arg_min(task_key, {_ROOTS_FIRST})"),
+    Column("run_id", "VARCHAR", "Run of the harness; likewise.", f"arg_min(run_id, {_ROOTS_FIRST})"),
+    Column("outcome", "VARCHAR", "pass, fail or unknown; likewise.", f"coalesce(arg_min(outcome, {_ROOTS_FIRST}), 'unknown')"),
 )  # fmt: skip
 """The spans of one trace, rolled up."""
+
+FACET_COLUMNS: Final[tuple[Column, ...]] = (
+    Column("observation_kind", "VARCHAR", "As in own.", "observation_kind"),
+    Column("service_name", "VARCHAR", "As in own.", "service_name"),
+    Column("agent_name", "VARCHAR", "As in tree.", "agent_name"),
+    Column("model_name", "VARCHAR", "As in own.", "model_name"),
+    Column("tool_name", "VARCHAR", "As in own.", "tool_name"),
+    Column("error", "BOOLEAN", "Status ERROR.", "status_code = 'ERROR'"),
+    Column("no_session", "BOOLEAN", "Names no session.", "session_id IS NULL"),
+    Column("no_tokens", "BOOLEAN", "Tells no tokens.", "input_tokens IS NULL AND output_tokens IS NULL"),
+    Column("no_start", "BOOLEAN", "Tells no start.", "start_time_unix_nano IS NULL"),
+    Column("spans", "BIGINT", "How many spans are like this.", "count(*)", "spans"),
+    Column("input_tokens", "HUGEINT", "Their prompt tokens.", "coalesce(sum(input_tokens), 0)", "tokens"),
+    Column("output_tokens", "HUGEINT", "Their completion tokens.", "coalesce(sum(output_tokens), 0)", "tokens"),
+)  # fmt: skip
+"""Spans counted by what overviews count them by: far fewer rows than spans. To be grouped by all that is no aggregate."""
 
 ERROR_TEXT: Final = (
     "CASE WHEN exception_type IS NOT NULL OR exception_message IS NOT NULL "
@@ -210,6 +239,12 @@ ERROR_TEXT: Final = (
     "ELSE nullif(concat_ws(' | ', status_message, CASE WHEN observation_kind = 'TOOL' THEN output_excerpt END), '') END"
 )
 """The best available words for what failed: exception, else status message with the tool's output behind it."""
+
+
+def table(columns: Iterable[Column]) -> str:
+    """The column definitions of a CREATE TABLE."""
+    defined = (f"{c.name} {c.type}{'' if c.repeats else ' USING COMPRESSION uncompressed'}" for c in columns)
+    return ", ".join(defined)
 
 
 def reader_columns() -> str:
@@ -237,12 +272,11 @@ def reader_columns() -> str:
 
 def own_select(rows: str) -> str:
     """The query that turns raw rows (a FROM item with ``reader_columns``) into OWN_COLUMNS, order kept."""
-    derived = ", ".join(f"{column.sql} AS {column.name}" for column in OWN_COLUMNS)
-    events = f'coalesce(events, attributes."{semconv.EVENTS_ATTRIBUTE}")'
+    events = f'CASE WHEN len(events) > 0 THEN events ELSE attributes."{semconv.EVENTS_ATTRIBUTE}" END'
     exception = f"list_filter({events}, lambda e: e.name = {_text(semconv.EXCEPTION_EVENT)})[1]"
-    return f"SELECT {derived} FROM (SELECT *, attributes AS a, {exception} AS exception FROM {rows})"
+    return f"SELECT {derived(OWN_COLUMNS)} FROM (SELECT *, attributes AS a, {exception} AS exception FROM {rows})"
 
 
-def trace_select() -> str:
-    """The SELECT list that rolls the ``spans`` of one trace up, to be grouped by trace_no."""
-    return ", ".join(f"{column.sql} AS {column.name}" for column in TRACE_COLUMNS)
+def derived(columns: Iterable[Column]) -> str:
+    """The SELECT list that makes these columns."""
+    return ", ".join(f"{column.sql} AS {column.name}" for column in columns)

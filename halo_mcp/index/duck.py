@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
-from halo_mcp.errors import IndexFailure
+from halo_mcp.errors import IndexFailure, Interrupted
 from halo_mcp.index.work import Work
 
 if TYPE_CHECKING:
     import duckdb
+    from numpy.typing import NDArray
 
 MEMORY_LIMIT: Final = "1GB"
 """DuckDB's own budget before it spills to disk. Below about 700 MB it writes tables with one thread only."""
@@ -36,8 +37,16 @@ def quoted(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
+def fetch_arrays(result: duckdb.DuckDBPyConnection) -> dict[str, NDArray[Any]]:
+    """All rows of a result, as one array per column; there must be no NULLs."""
+    import numpy as np
+
+    columns = cast("dict[str, Any]", result.fetchnumpy())  # pyright: ignore[reportUnknownMemberType]
+    return {name: np.asarray(column) for name, column in columns.items()}
+
+
 @contextmanager
-def failing_as_index(directory: Path) -> Iterator[None]:
+def failing_as_index(directory: Path) -> Generator[None, None, None]:
     """Turn DuckDB's complaints about files and memory into IndexFailure; what we caused ourselves stays as it is."""
     import duckdb
 
@@ -50,8 +59,10 @@ def failing_as_index(directory: Path) -> Iterator[None]:
 
 
 @contextmanager
-def watched(connection: duckdb.DuckDBPyConnection, work: Work, message: str, share: tuple[float, float]) -> Iterator[None]:
-    """Run statements so that stopping ``work`` interrupts them, reporting progress between ``share[0]`` and ``share[1]``.
+def watched(
+    connection: duckdb.DuckDBPyConnection, work: Work, message: str, share: tuple[float, float]
+) -> Generator[None, None, None]:
+    """Run statements so that stopping ``work`` interrupts them; reports progress between ``share[0]`` and ``share[1]``.
 
     Raises: Cancelled, DeadlineExceeded.
     """
@@ -80,3 +91,24 @@ def watched(connection: duckdb.DuckDBPyConnection, work: Work, message: str, sha
     finally:
         finished.set()
         follower.join()
+
+
+@contextmanager
+def bounded(cursor: duckdb.DuckDBPyConnection, work: Work) -> Generator[None, None, None]:
+    """Run one query that is interrupted when ``work`` is stopped or out of time. Raises: Cancelled, DeadlineExceeded."""
+    import duckdb
+
+    work.check()
+    work.on_stop(cursor.interrupt)
+    timer = None if work.seconds_left is None else threading.Timer(work.seconds_left, cursor.interrupt)
+    if timer is not None:
+        timer.daemon = True
+        timer.start()
+    try:
+        yield
+    except duckdb.InterruptException as error:
+        work.check()
+        raise Interrupted("The query was interrupted.") from error
+    finally:
+        if timer is not None:
+            timer.cancel()

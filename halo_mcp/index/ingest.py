@@ -1,8 +1,8 @@
 """Byte ranges of JSON lines in, rows of ``own`` and their places out.
 
-The bulk goes through DuckDB's JSON reader: it uses all cores, skips the payloads, and returns one row per non-blank line
-in file order, with NULLs where it refuses a line. A scan of line starts gives each row its place. Where the two disagree
-(the file was changing), the lines are copied and read again. Refused lines are read one by one.
+The bulk goes through DuckDB's JSON reader: it uses all cores, skips the payloads, and returns one row per non-blank
+line in file order, with NULLs where it refuses a line. A scan of line starts gives each row its place. Where the two
+disagree (the file was changing), the lines are copied and read again. Refused lines are read one by one.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
@@ -32,10 +33,12 @@ if TYPE_CHECKING:
 
 BULK_LINE_BYTES: Final = 8 * 1024 * 1024
 """Longer lines are read one by one: DuckDB's buffers grow with the longest line it meets."""
-_READER_OBJECT_BYTES: Final = 1024 * 1024
+_READER_OBJECT_BYTES: Final = 512 * 1024
 """Sizes DuckDB's read buffers; small ones are faster and take less memory. It still reads objects up to 16 MiB."""
 _COPY_BYTES: Final = 8 * 1024 * 1024
 _SAMPLES: Final = 16
+_NOWHERE: Final = (-1, 0, 0)
+"""The place of a row that is no line of its own."""
 _SLIM_CHARS: Final = 10_000
 """What the index keeps of one text is far shorter."""
 
@@ -66,8 +69,7 @@ class Ingest:
     def run(self) -> Ingested:
         """Raises: SourceUnreadable, Cancelled, DeadlineExceeded; duckdb.Error and OSError of the index directory."""
         try:
-            scans = [self._scan(item) for item in self._ranges]
-            places = self._read_bulk(scans)
+            scans, places = self._read_bulk()
             recovered, reports = self._read_refused(scans, places)
         finally:
             for path in self._scratch:
@@ -86,34 +88,58 @@ class Ingest:
             raise SourceUnreadable(str(item.path), error.strerror or str(error)) from error
 
     # --- bulk ----------------------------------------------------------------------------------------------------
-    def _read_bulk(self, scans: Sequence[Lines]) -> Places:
-        """One row of ``own`` per line of at most BULK_LINE_BYTES; returns their places, in row order."""
-        places = Places.joined([_bulk(item, scan) for item, scan in zip(self._ranges, scans, strict=True)])
-        whole = all(item.whole_file for item in self._ranges) and len(places) == sum(len(s.offsets) for s in scans)
-        # An incomplete last line is a row as well, which does no harm only at the very end.
-        if whole and not any(scan.pending_bytes for scan in scans[:-1]):
-            extra = 1 if scans and scans[-1].pending_bytes else 0
-            if self._rows_agree([item.path for item in self._ranges], places, extra):
-                return places
-        if self._rows_agree([self._copied(places)], places, 0):
-            return places
-        self._create_own()  # one by one, then
-        return Places.of()
+    def _read_bulk(self) -> tuple[list[Lines], Places]:
+        """One row of ``own`` per line of at most BULK_LINE_BYTES; returns all lines, and the rows' places in row order.
 
-    def _rows_agree(self, paths: Sequence[Path], places: Places, extra_rows: int) -> bool:
-        """Read ``paths`` into ``own``; whether its rows agree with ``places``, by count and by the ids of a sample."""
+        Whole files are read while they are scanned.
+        """
+        import duckdb
+
+        whole = all(item.whole_file for item in self._ranges)
+        with ThreadPoolExecutor(1, thread_name_prefix="halo-mcp-lines") as pool:
+            scanning = pool.submit(self._scan_all)
+            try:
+                rows = self._insert_all([item.path for item in self._ranges]) if whole else 0
+            except duckdb.IOException:
+                scanning.result()  # knows better why a source cannot be read
+                raise
+            scans = scanning.result()
+        places = Places.joined([_bulk(item, scan) for item, scan in zip(self._ranges, scans, strict=True)])
+        # An incomplete last line is a row as well, which does no harm only at the very end.
+        aligned = whole and not any(scan.pending_bytes for scan in scans[:-1])
+        extra_rows = 1 if scans and scans[-1].pending_bytes else 0
+        if aligned and self._rows_agree(rows, places, extra_rows):
+            return scans, Places.joined([places, Places.of([_NOWHERE] * (rows - len(places)))])
+        if self._rows_agree(self._insert_all([self._copied(places)]), places, 0):
+            return scans, places
+        self._create_own()  # one by one, then
+        return scans, Places.of()
+
+    def _scan_all(self) -> list[Lines]:
+        return [self._scan(item) for item in self._ranges]
+
+    def _insert_all(self, paths: Sequence[Path]) -> int:
+        """Read ``paths`` into ``own``, and nothing else; returns the number of its rows, -1 when a line is too long."""
+        import duckdb
+
         self._create_own()
-        self._insert(paths, (0.05, 0.8))
-        rows = _count(self._db, "SELECT count(*) FROM seg.own")
+        try:
+            self._insert(paths, (0.05, 0.8))
+        except duckdb.InvalidInputException:
+            return -1
+        return _count(self._db, "SELECT count(*) FROM seg.own")
+
+    def _rows_agree(self, rows: int, places: Places, extra_rows: int) -> bool:
+        """Whether the rows of ``own`` agree with ``places``, by count and by the ids of a sample."""
         if rows not in {len(places), len(places) + extra_rows}:
             return False
-        self._db.execute("DELETE FROM seg.own WHERE rowid >= ?", [len(places)])
+        if rows > len(places):  # not deleted: rows that come after it must keep their numbers
+            self._db.execute("UPDATE seg.own SET trace_id = '', span_id = '' WHERE rowid >= ?", [len(places)])
         return self._samples_agree(places)
 
     def _create_own(self) -> None:
-        names = ", ".join(f"{column.name} {column.type}" for column in columns.OWN_COLUMNS)
         self._db.execute("DROP TABLE IF EXISTS seg.own")
-        self._db.execute(f"CREATE TABLE seg.own ({names})")
+        self._db.execute(f"CREATE TABLE seg.own ({columns.table(columns.OWN_COLUMNS)})")
 
     def _insert(self, paths: Sequence[Path], share: tuple[float, float]) -> None:
         megabytes = sum(path.stat().st_size for path in paths) / 1e6

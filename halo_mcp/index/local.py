@@ -6,7 +6,7 @@ import glob
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from functools import cached_property, partial
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from halo_mcp.errors import NotTraces, SourceNotFound, SourceUnreadable, UnknownSpan, UnknownTrace
+from halo_mcp.errors import IndexFailure, NotTraces, SourceNotFound, SourceUnreadable, UnknownSpan, UnknownTrace
 from halo_mcp.index import columns
 from halo_mcp.index.build import update_index
 from halo_mcp.index.filters import DURATION_MS, TOKENS, AttributeFilter, TraceFilters, attribute_holds, where
@@ -28,7 +28,7 @@ from halo_mcp.index.reading import Sources
 from halo_mcp.index.scan import Condition, matching_traces
 from halo_mcp.index.search import SpanSearch
 from halo_mcp.index.segments import IndexDirectory, Listed, Manifest
-from halo_mcp.index.snapshot import Snapshot
+from halo_mcp.index.snapshot import Snapshot, TraceRows, among_spans
 from halo_mcp.index.span import Span, as_mapping
 from halo_mcp.index.store import (
     Count,
@@ -80,6 +80,13 @@ _SPAN_GROUPS: Final[dict[str, str]] = {
     "span_name": "name",
 }
 _TRACE_FIELDS: Final = [field.name for field in fields(TraceRow) if not field.name.endswith(("_names", "_ids"))]
+_TRACE_ROWS: Final = "trace_key, first_row, last_row"
+_NAMES: Final = {
+    "service_names": "service_name",
+    "agent_names": "agent_name",
+    "agent_ids": "agent_id",
+    "model_names": "model_name",
+}
 _SPAN_FIELDS: Final = [field.name for field in fields(SpanRow) if field.name not in ("error_text", "raw_bytes")]
 _SCANS_KEPT: Final = 8
 
@@ -148,18 +155,22 @@ class LocalStore:
             if self._snapshot is not None and listed == self._listed:
                 return
             manifest = update_index(self._directory, listed, work)
-            _check_usable(manifest)
-            self._open(manifest, listed)
+            try:
+                self._open(manifest, listed)
+            except IndexFailure:  # a damaged segment; the index is a cache, so it is made anew, once
+                self.forget()
+                self._open(update_index(self._directory, listed, work), listed)
         finally:
             self._refreshing.release()
 
     def forget(self) -> None:
         """Take nothing for granted at the next refresh: the sources changed in a way that their size did not show."""
         self._listed = []
-        (self._directory.path / "manifest.json").unlink(missing_ok=True)
+        self._directory.discard()
 
     def _open(self, manifest: Manifest, listed: list[Listed]) -> None:
-        snapshot = Snapshot(self._directory, manifest)
+        _check_usable(manifest)
+        snapshot = Snapshot(self._directory, manifest, self._snapshot)
         self._snapshot, self._listed = snapshot, listed
         self._scans.clear()
         self._overviews.clear()
@@ -180,9 +191,7 @@ class LocalStore:
     def info(self) -> StoreInfo:
         snapshot = self._current
         ((traces, spans),) = snapshot.query("SELECT count(*), coalesce(sum(span_count), 0)::BIGINT FROM traces")
-        sources = (
-            Source(state.path, state.size, state.mtime_ns, state.report) for state in snapshot.manifest.sources
-        )
+        sources = (Source(state.path, state.size, state.mtime_ns, state.report) for state in snapshot.manifest.sources)
         return StoreInfo(traces, spans, tuple(sources), str(self._directory.path))
 
     def overview(self, filters: TraceFilters, work: Work) -> Overview:
@@ -195,17 +204,17 @@ class LocalStore:
 
     # --- traces ------------------------------------------------------------------------------------------------
     def _selection(self, snapshot: Snapshot, filters: TraceFilters, work: Work) -> tuple[str, list[Any]]:
-        """A condition on ``traces`` (or ``spans``: it uses trace_key) for all the filters, with its values."""
+        """A condition on ``traces`` for all the filters, with its values."""
         condition = where(filters)
         sql, values = condition.sql, condition.values
         if not filters.needs_payloads:
-            if sql == "true":
-                return "true", []
-            return f"trace_key IN (SELECT trace_key FROM traces WHERE {sql})", values
+            return sql, values
         keys = self._scan(snapshot, filters, sql, values, work)
         return "trace_key IN (SELECT unnest(?::BIGINT[]))", [keys.tolist()]
 
-    def _scan(self, snapshot: Snapshot, filters: TraceFilters, sql: str, values: list[Any], work: Work) -> NDArray[np.int64]:
+    def _scan(
+        self, snapshot: Snapshot, filters: TraceFilters, sql: str, values: list[Any], work: Work
+    ) -> NDArray[np.int64]:
         cache_key = filters.model_dump_json()
         if cache_key not in self._scans:
             candidates = snapshot.arrays(f"SELECT trace_key FROM traces WHERE {sql}", values, work)["trace_key"]
@@ -222,34 +231,19 @@ class LocalStore:
         order = f"coalesce({_SORT_SQL[sort_by]}, {_LAST})"
         behind = "" if after is None else f"AND ({order}, trace_id) > (?, ?)"
         rows = snapshot.query(
-            f"SELECT {order}, trace_key, {', '.join(_TRACE_FIELDS)} FROM traces WHERE {condition} {behind} "
+            f"SELECT {order}, {_TRACE_ROWS}, {', '.join(_TRACE_FIELDS)} FROM traces WHERE {condition} {behind} "
             f"ORDER BY 1, trace_id LIMIT {limit + 1}",
             [*values, *(after or ())],
             work,
         )
         page = rows[:limit]
-        names = self._names(snapshot, [row[1] for row in page])
+        names = _names(snapshot, [TraceRows(*row[1:4]) for row in page])
         return TracePage(
-            traces=tuple(_trace_row(row[2:], names.get(row[1], {})) for row in page),
-            positions=tuple((row[0], row[2]) for row in page),
+            traces=tuple(_trace_row(row[4:], names.get(row[1], {})) for row in page),
+            positions=tuple((row[0], row[4]) for row in page),
             total=total,
             more=len(rows) > limit,
         )
-
-    def _names(self, snapshot: Snapshot, keys: list[int]) -> dict[int, dict[str, tuple[str, ...]]]:
-        """The distinct services, agents and models of a few traces."""
-        wanted = {
-            "service_names": "service_name",
-            "agent_names": "agent_name",
-            "agent_ids": "agent_id",
-            "model_names": "model_name",
-        }
-        lists = ", ".join(f"list_sort(list(DISTINCT {c}) FILTER ({c} IS NOT NULL))" for c in wanted.values())
-        rows = snapshot.query(
-            f"SELECT trace_key, {lists} FROM spans WHERE trace_key IN (SELECT unnest(?::BIGINT[])) GROUP BY trace_key",
-            [keys],
-        )
-        return {row[0]: {name: tuple(row[i] or ()) for i, name in enumerate(wanted, 1)} for row in rows}
 
     def count(self, filters: TraceFilters, group_by: GroupKey | None, work: Work) -> list[Count]:
         snapshot = self._current
@@ -263,15 +257,17 @@ class LocalStore:
             column = _SPAN_GROUPS[group_by]
             sql = (
                 f"SELECT value, count(*) AS n FROM (SELECT DISTINCT trace_key, {column} AS value FROM spans "
-                f"WHERE {condition} AND {column} IS NOT NULL) GROUP BY 1"
+                f"WHERE {among_spans(condition)} AND {column} IS NOT NULL) GROUP BY 1"
             )
         return [Count(value, n) for value, n in snapshot.query(f"{sql} ORDER BY n DESC, value", values, work)]
 
     def trace(self, trace_id: str) -> TraceRow:
         snapshot = self._current
         key = self._key(snapshot, trace_id)
-        ((*row,),) = snapshot.query(f"SELECT {', '.join(_TRACE_FIELDS)} FROM traces WHERE trace_key = ?", [key])
-        return _trace_row(row, self._names(snapshot, [key]).get(key, {}))
+        ((*row,),) = snapshot.query(
+            f"SELECT {_TRACE_ROWS}, {', '.join(_TRACE_FIELDS)} FROM traces WHERE trace_key = ?", [key]
+        )
+        return _trace_row(row[3:], _names(snapshot, [TraceRows(*row[:3])]).get(key, {}))
 
     def _key(self, snapshot: Snapshot, trace_id: str) -> int:
         wanted = normalize_id(trace_id.strip())
@@ -284,17 +280,16 @@ class LocalStore:
     def spans(self, trace_id: str) -> list[SpanRow]:
         snapshot = self._current
         rows = snapshot.query(
-            f"SELECT {', '.join(_SPAN_FIELDS)}, {columns.ERROR_TEXT}, byte_length FROM {snapshot.spans_of_trace} "
-            "ORDER BY start_time_unix_nano NULLS LAST, source_no, byte_offset",
-            [self._key(snapshot, trace_id)],
+            f"SELECT {', '.join(_SPAN_FIELDS)}, {columns.ERROR_TEXT}, byte_length "
+            f"FROM {snapshot.spans_of(self._key(snapshot, trace_id))} "
+            "ORDER BY start_time_unix_nano NULLS LAST, source_no, byte_offset"
         )
         return [SpanRow(*row) for row in rows]
 
     def payloads(self, trace_id: str, span_ids: Sequence[str] = ()) -> list[Span]:
         snapshot = self._current
         key = self._key(snapshot, trace_id)
-        places, chosen, _ = self._chosen(snapshot, key, trace_id, span_ids)
-        places = places.where(chosen)
+        places, _, _ = self._chosen(snapshot, key, trace_id, span_ids)
         sources = Sources(snapshot.manifest.sources)
         return [
             Span.from_json(sources.record(source_no, text, snapshot.trace_id(key)), len(text))
@@ -314,7 +309,7 @@ class LocalStore:
         snapshot = self._current
         places, chosen, unknown = self._chosen(snapshot, self._key(snapshot, trace_id), trace_id, span_ids)
         found = SpanSearch(pattern, context_chars, max_matches)
-        for index, text in zip(chosen.tolist(), Sources(snapshot.manifest.sources).texts(places.where(chosen)), strict=True):
+        for index, text in zip(chosen, Sources(snapshot.manifest.sources).texts(places), strict=True):
             if work.expired:
                 break
             work.check()
@@ -331,18 +326,18 @@ class LocalStore:
 
     def _chosen(
         self, snapshot: Snapshot, key: int, trace_id: str, span_ids: Sequence[str]
-    ) -> tuple[Places, NDArray[np.int64], tuple[str, ...]]:
-        """All places of a trace, the positions in them of the asked spans (all without ids), and the unknown ids.
+    ) -> tuple[Places, Sequence[int], tuple[str, ...]]:
+        """The places of the asked spans of a trace (all without ids), their numbers in it, and the unknown ids.
 
         Raises: UnknownSpan when none of the ids is known.
         """
         places = snapshot.places_of(key)
         if not span_ids:
-            return places, np.arange(len(places)), ()
+            return places, range(len(places)), ()
         wanted = {normalize_id(span_id.strip()): span_id for span_id in span_ids}
         rows = snapshot.query(
-            f"SELECT span_id, source_no, byte_offset FROM {snapshot.spans_of_trace} AND list_contains(?, span_id)",
-            [key, list(wanted)],
+            f"SELECT span_id, source_no, byte_offset FROM {snapshot.spans_of(key)} AND list_contains(?, span_id)",
+            [list(wanted)],
         )
         known = {row[0] for row in rows}
         if not known:
@@ -350,7 +345,11 @@ class LocalStore:
         at = {(source_no, offset) for _, source_no, offset in rows}
         stands = zip(places.source_no.tolist(), places.offset.tolist(), strict=True)
         positions = [position for position, place in enumerate(stands) if place in at]
-        return places, np.array(positions, dtype=np.int64), tuple(wanted[i] for i in wanted if i not in known)
+        return (
+            places.where(np.array(positions, dtype=np.int64)),
+            positions,
+            tuple(wanted[i] for i in wanted if i not in known),
+        )
 
 
 def _check_usable(manifest: Manifest) -> None:
@@ -358,8 +357,6 @@ def _check_usable(manifest: Manifest) -> None:
     if any(segment.span_count for segment in manifest.segments) or not manifest.sources:
         return
     first = manifest.sources[0]
-    if first.report.pending_bytes and not first.report.lines_read:
-        raise NotTraces(first.path, "its only line is incomplete")
     try:
         reason = why_not_traces(Path(first.path))
     except OSError as error:
@@ -367,7 +364,20 @@ def _check_usable(manifest: Manifest) -> None:
     raise NotTraces(first.path, reason)
 
 
-def _trace_row(row: Sequence[Any], names: dict[str, tuple[str, ...]]) -> TraceRow:
+def _names(snapshot: Snapshot, traces: Sequence[TraceRows]) -> dict[int, dict[str, tuple[str, ...]]]:
+    """The distinct services, agents and models of a few traces, by trace key."""
+    found: dict[int, list[set[str]]] = {trace.key: [set() for _ in _NAMES] for trace in traces}
+    for spans in snapshot.spans_of_many(traces):
+        for key, *names in snapshot.query(f"SELECT DISTINCT trace_key, {', '.join(_NAMES.values())} FROM {spans}"):
+            for known, name in zip(found[key], names, strict=True):
+                known.add(name)
+    return {
+        key: {field: tuple(sorted(known - {None})) for field, known in zip(_NAMES, sets, strict=True)}
+        for key, sets in found.items()
+    }
+
+
+def _trace_row(row: Sequence[Any], names: Mapping[str, Any]) -> TraceRow:
     return TraceRow(**dict(zip(_TRACE_FIELDS, row, strict=True)), **names)
 
 
@@ -376,7 +386,9 @@ def _keep_newest(cache: OrderedDict[str, Any], limit: int) -> None:
         cache.popitem(last=False)
 
 
-def _scan_payloads(snapshot: Snapshot, candidates: NDArray[np.int64], filters: TraceFilters, work: Work) -> NDArray[np.int64]:
+def _scan_payloads(
+    snapshot: Snapshot, candidates: NDArray[np.int64], filters: TraceFilters, work: Work
+) -> NDArray[np.int64]:
     """Those candidate trace keys whose payloads meet regex_pattern and attributes."""
     sources = Sources(snapshot.manifest.sources)
     for condition in _conditions(filters):
@@ -401,7 +413,10 @@ def _pattern_confirmed(pattern: Pattern, text: bytes) -> bool:
 
 def _attribute_confirmed(wanted: AttributeFilter, text: bytes) -> bool:
     record = parse_record(text) or {}
-    for attributes in (as_mapping(record.get("attributes")), as_mapping(as_mapping(record.get("resource")).get("attributes"))):
+    for attributes in (
+        as_mapping(record.get("attributes")),
+        as_mapping(as_mapping(record.get("resource")).get("attributes")),
+    ):
         if attribute_holds(wanted, wanted.key in attributes, attributes.get(wanted.key)):
             return True
     return False

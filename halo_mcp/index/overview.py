@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final, cast
 
 import numpy as np
 
 from halo_mcp.index import columns
-from halo_mcp.index.snapshot import Snapshot
+from halo_mcp.index.snapshot import Snapshot, among_spans
 from halo_mcp.index.store import Coverage, ErrorGroup, NamedCount, Outcome, Overview, ToolStats
 from halo_mcp.index.work import Work
 
@@ -34,30 +35,41 @@ SELECT count(*), coalesce(sum(span_count), 0)::BIGINT, min(start_time_unix_nano)
 FROM traces WHERE {selected}
 """
 
-_FACETS: Final = """
-SELECT observation_kind, service_name, agent_name, model_name, tool_name, status_code = 'ERROR' AS error,
-       session_id IS NULL AS no_session, input_tokens IS NULL AND output_tokens IS NULL AS no_tokens,
-       start_time_unix_nano IS NULL AS no_start,
-       count(*), coalesce(sum(input_tokens), 0)::BIGINT, coalesce(sum(output_tokens), 0)::BIGINT
-FROM spans WHERE {selected} GROUP BY ALL
+_FACET_NAMES: Final = [column.name for column in columns.FACET_COLUMNS[:9]]
+_FACETS: Final = f"""
+SELECT {", ".join(_FACET_NAMES)}, sum(spans)::BIGINT, sum(input_tokens)::BIGINT, sum(output_tokens)::BIGINT
+FROM {{facets}} GROUP BY ALL
+"""
+_FILTERED_FACETS: Final = f"(SELECT {columns.derived(columns.FACET_COLUMNS)} FROM spans WHERE {{spans}} GROUP BY ALL)"
+
+_AGENT_IDS: Final = f"""
+SELECT DISTINCT agent_id FROM spans WHERE agent_id IS NOT NULL AND {{spans}} ORDER BY agent_id LIMIT {_ID_LISTS}
 """
 
 _ERRORS: Final = f"""
 SELECT name, tool_name, {columns.ERROR_TEXT} AS text, exception_type, trace_id, span_id
-FROM spans WHERE is_original_error AND {{selected}}
+FROM spans WHERE is_original_error AND status_code = 'ERROR' AND {{spans}}
 """
 
 
 def read_overview(snapshot: Snapshot, selected: str, values: list[Any], work: Work) -> Overview:
     """The Overview of the traces for which the condition ``selected`` (with its values) holds."""
+    facets_known = snapshot.facets_known and selected == "true"
 
     def query(sql: str) -> list[tuple[Any, ...]]:
-        return snapshot.query(sql.replace("{selected}", selected), values, work)
+        sql = sql.replace("{facets}", "facets" if facets_known else _FILTERED_FACETS)
+        return snapshot.query(
+            sql.replace("{spans}", among_spans(selected)).replace("{selected}", selected), values, work
+        )
 
-    (totals,) = query(_TOTALS)
-    facets = query(_FACETS)
-    outcomes, runs = _outcomes(query)
-    tools, error_groups, group_count, exception_types = _errors(query, facets)
+    with ThreadPoolExecutor(1, thread_name_prefix="halo-mcp-overview") as pool:
+        errors = pool.submit(_errors, query)
+        (totals,) = query(_TOTALS)
+        facets = query(_FACETS)
+        outcomes, runs = _outcomes(query)
+        agent_ids = tuple(row[0] for row in query(_AGENT_IDS))
+        samples = _samples(snapshot, selected, values, work)
+        error_rows, exception_types = errors.result()
     return Overview(
         *totals[:15],
         outcomes=outcomes,
@@ -66,20 +78,14 @@ def read_overview(snapshot: Snapshot, selected: str, values: list[Any], work: Wo
         kinds=_named(facets, 0),
         services=_named(facets, 1),
         agents=_named(facets, 2),
-        agent_ids=tuple(
-            row[0]
-            for row in query(
-                "SELECT DISTINCT agent_id FROM spans WHERE agent_id IS NOT NULL AND {selected} "
-                f"ORDER BY agent_id LIMIT {_ID_LISTS}"
-            )
-        ),
+        agent_ids=agent_ids,
         models=_named([row for row in facets if row[0] == "LLM"], 3) or _named(facets, 3),
-        tools=tools,
+        tools=_tools(facets, error_rows),
         exception_types=exception_types,
-        errors=error_groups,
-        error_group_count=group_count,
+        errors=tuple(_error_group(row) for row in error_rows[:ERROR_GROUPS]),
+        error_group_count=len(error_rows),
         coverage=_coverage(facets),
-        sample_trace_ids=_samples(query, totals[0]),
+        sample_trace_ids=samples,
     )
 
 
@@ -123,28 +129,31 @@ def _outcomes(
 
 
 def _errors(
-    query: Callable[[str], list[tuple[Any, ...]]], facets: Sequence[tuple[Any, ...]]
-) -> tuple[tuple[ToolStats, ...], tuple[ErrorGroup, ...], int, tuple[NamedCount, ...]]:
-    grouped = (
+    query: Callable[[str], list[tuple[Any, ...]]],
+) -> tuple[list[tuple[Any, ...]], tuple[NamedCount, ...]]:
+    """Rows about groups of original errors, most frequent first; and exception types."""
+    groups = query(
         f"SELECT name, {_MASKED} AS masked, tool_name, arg_min(text, (trace_id, span_id)), count(*), "
         f"count(DISTINCT trace_id), min((trace_id, span_id)), list_sort(list(DISTINCT trace_id))[1:{_EXAMPLE_TRACES}] "
-        f"FROM ({_ERRORS}) GROUP BY ALL ORDER BY 5 DESC, 1, 2"
+        f"FROM ({_ERRORS}) GROUP BY ALL ORDER BY 5 DESC, 1, 2, 3"
     )
-    rows = query(grouped)
-    groups = tuple(
-        ErrorGroup(
-            span_name=row[0],
-            text=row[3] or "",
-            spans=row[4],
-            traces=row[5],
-            trace_id=_member(row[6], 0),
-            span_id=_member(row[6], 1),
-            example_trace_ids=tuple(row[7]),
-        )
-        for row in rows[:ERROR_GROUPS]
+    types = query(
+        f"SELECT exception_type, count(*) FROM ({_ERRORS}) WHERE exception_type IS NOT NULL "
+        "GROUP BY 1 ORDER BY 2 DESC, 1"
     )
-    types = query(f"SELECT exception_type, count(*) FROM ({_ERRORS}) WHERE exception_type IS NOT NULL GROUP BY 1 ORDER BY 2 DESC, 1")
-    return _tools(facets, rows), groups, len(rows), tuple(NamedCount(*row) for row in types)
+    return groups, tuple(NamedCount(*row) for row in types)
+
+
+def _error_group(row: tuple[Any, ...]) -> ErrorGroup:
+    return ErrorGroup(
+        span_name=row[0],
+        text=row[3] or "",
+        spans=row[4],
+        traces=row[5],
+        trace_id=_member(row[6], 0),
+        span_id=_member(row[6], 1),
+        example_trace_ids=tuple(row[7]),
+    )
 
 
 def _tools(facets: Sequence[tuple[Any, ...]], errors: Sequence[tuple[Any, ...]]) -> tuple[ToolStats, ...]:
@@ -163,15 +172,25 @@ def _tools(facets: Sequence[tuple[Any, ...]], errors: Sequence[tuple[Any, ...]])
 
 
 def _member(pair: Any, index: int) -> str:
-    return str(list(pair.values())[index] if isinstance(pair, dict) else pair[index])
+    members = list(cast("dict[str, Any]", pair).values()) if isinstance(pair, dict) else pair
+    return str(members[index])
 
 
-def _samples(query: Callable[[str], list[tuple[Any, ...]]], total: int) -> tuple[str, ...]:
+def _samples(snapshot: Snapshot, selected: str, values: list[Any], work: Work) -> tuple[str, ...]:
     """Ids spread evenly over the traces in time order, so that they are no accident of the first minutes."""
-    positions = sorted({int(p) for p in np.linspace(0, max(total - 1, 0), SAMPLE_TRACES)}) if total else []
-    listed = ", ".join(str(position + 1) for position in positions) or "0"
-    rows = query(
-        "SELECT trace_id FROM (SELECT trace_id, row_number() OVER (ORDER BY start_time_unix_nano NULLS LAST, trace_id) AS n "
-        f"FROM traces WHERE {{selected}}) WHERE n IN ({listed}) ORDER BY n"
+    start = f"coalesce(start_time_unix_nano, {np.iinfo(np.int64).max})"
+    starts = snapshot.arrays(f"SELECT {start} AS start FROM traces WHERE {selected}", values, work)["start"]
+    if not len(starts):
+        return ()
+    positions = np.unique(np.linspace(0, len(starts) - 1, SAMPLE_TRACES).astype(np.int64))
+    chosen = np.partition(starts, positions)[positions]
+    wanted = ", ".join(str(value) for value in np.unique(chosen))
+    rows = snapshot.query(
+        f"SELECT {start} AS start, trace_id FROM traces WHERE start IN ({wanted}) AND {selected} ORDER BY ALL",
+        values,
+        work,
     )
-    return tuple(row[0] for row in rows)
+    # Among traces that start together, the position says how many come before in the order of their ids.
+    firsts: list[int] = np.searchsorted(np.array([row[0] for row in rows]), chosen).tolist()
+    ranks: list[int] = (positions - np.array([np.count_nonzero(starts < value) for value in chosen])).tolist()
+    return tuple(rows[first + rank][1] for first, rank in zip(firsts, ranks, strict=True))

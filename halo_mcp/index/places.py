@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -36,6 +37,8 @@ class Places:
     @staticmethod
     def joined(parts: Sequence[Places]) -> Places:
         """All places of ``parts``, in order."""
+        if len(parts) == 1:
+            return parts[0]
         parts = [Places.of(), *parts]
         return Places(
             np.concatenate([part.source_no for part in parts]),
@@ -43,7 +46,14 @@ class Places:
             np.concatenate([part.length for part in parts]),
         )
 
-    def where(self, rows: NDArray[np.bool_] | NDArray[np.int64]) -> Places:
+    @property
+    def are_sorted(self) -> bool:
+        """By source, then offset."""
+        same = self.source_no[1:] == self.source_no[:-1]
+        later = self.source_no[1:] > self.source_no[:-1]
+        return bool(np.all(later | (same & (self.offset[1:] >= self.offset[:-1]))))
+
+    def where(self, rows: NDArray[np.bool_] | NDArray[np.int64] | NDArray[np.int32] | slice) -> Places:
         return Places(self.source_no[rows], self.offset[rows], self.length[rows])
 
     def runs(self, gap_bytes: int, max_bytes: int) -> Iterator[tuple[int, int]]:
@@ -55,7 +65,7 @@ class Places:
         ends = self.offset + self.length
         breaks = (self.source_no[1:] != self.source_no[:-1]) | (self.offset[1:] - ends[:-1] > gap_bytes)
         edges = [0, *(np.flatnonzero(breaks) + 1).tolist(), len(self)]
-        for first, last in zip(edges, edges[1:], strict=False):
+        for first, last in pairwise(edges):
             while first < last:
                 limit = int(self.offset[first]) + max_bytes
                 stop = first + int(np.searchsorted(ends[first:last], limit, side="right"))

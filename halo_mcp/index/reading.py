@@ -54,13 +54,29 @@ class Sources:
 
     def texts(self, places: Places) -> Iterator[bytes]:
         """The bytes at each place, in order; neighbours are read together. Raises: SourceChanged, SourceUnreadable."""
-        for first, last in places.runs(_GAP_BYTES, _RUN_BYTES):
-            source_no, start = int(places.source_no[first]), int(places.offset[first])
-            block = bytearray(int(places.offset[last - 1] + places.length[last - 1]) - start)
-            with self.open(source_no) as file:
-                self.read_into(file, source_no, start, memoryview(block))
-            for offset, length in zip(places.offset[first:last].tolist(), places.length[first:last].tolist(), strict=True):
-                yield bytes(block[offset - start : offset - start + length])
+        # Plain lists: a trace has few spans, for which numpy costs more than it saves.
+        stands = list(zip(places.source_no.tolist(), places.offset.tolist(), places.length.tolist(), strict=True))
+        first = 0
+        while first < len(stands):
+            last = _end_of_run(stands, first)
+            source_no, start, _ = stands[first]
+            block = self._read(source_no, start, stands[last - 1][1] + stands[last - 1][2] - start)
+            for _, offset, length in stands[first:last]:
+                yield block[offset - start : offset - start + length]
+            first = last
+
+    def _read(self, source_no: int, offset: int, size: int) -> bytes:
+        with self.open(source_no) as file:
+            try:
+                file.seek(offset)
+                block = file.read(size)
+                while len(block) < size and (more := file.read(size - len(block))):
+                    block += more
+            except OSError as error:
+                raise SourceUnreadable(self.path(source_no), error.strerror or str(error)) from error
+        if len(block) < size:
+            raise SourceChanged(self.path(source_no))
+        return block
 
     def record(self, source_no: int, text: bytes, trace_id: str) -> dict[str, Json]:
         """The parsed span in ``text``, which must belong to ``trace_id``. Raises: SourceChanged."""
@@ -68,3 +84,15 @@ class Sources:
         if record is None or normalize_id(record.get("trace_id")) != trace_id:
             raise SourceChanged(self.path(source_no))
         return dict(record)
+
+
+def _end_of_run(stands: Sequence[tuple[int, int, int]], first: int) -> int:
+    """Up to where places can be read at once with the one at ``first``: near each other, and not too much."""
+    source_no, start, length = stands[first]
+    end = start + length
+    for index in range(first + 1, len(stands)):
+        other, offset, length = stands[index]
+        if other != source_no or offset - end > _GAP_BYTES or offset + length - start > _RUN_BYTES:
+            return index
+        end = offset + length
+    return len(stands)

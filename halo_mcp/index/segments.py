@@ -215,13 +215,10 @@ class IndexDirectory:
             return None
         return manifest
 
-    def stamp(self) -> tuple[int, int]:
-        """Changes whenever another manifest is published."""
-        try:
-            stat = (self.path / MANIFEST_NAME).stat()
-        except OSError:
-            return (0, 0)
-        return (stat.st_mtime_ns, stat.st_ino)
+    def discard(self) -> None:
+        """Let the next build start from nothing. Readers keep what they have open. Raises: IndexFailure."""
+        with self._failing_clearly():
+            (self.path / MANIFEST_NAME).unlink(missing_ok=True)
 
     @contextmanager
     def writing(self, work: Work) -> Generator[None, None, None]:
@@ -265,10 +262,3 @@ class IndexDirectory:
             if entry.name not in wanted and entry.is_file():
                 with suppress(OSError):
                     entry.unlink()
-
-
-def default_index_root() -> Path:
-    """The user's cache directory for indexes."""
-    from platformdirs import user_cache_path
-
-    return user_cache_path("halo-mcp", appauthor=False) / "index"

@@ -48,6 +48,11 @@ class Work:
         return self._stop.is_set()
 
     @property
+    def seconds_left(self) -> float | None:
+        """Until the deadline, at least 0; None without one."""
+        return None if self._ends_at is None else max(0.0, self._ends_at - time.monotonic())
+
+    @property
     def expired(self) -> bool:
         """True when the deadline has passed."""
         return self._ends_at is not None and time.monotonic() >= self._ends_at

@@ -11,6 +11,7 @@ from pydantic import Field
 
 from halo_mcp.errors import UnknownAttribute
 from halo_mcp.index import semconv
+from halo_mcp.index.ids import normalize_id
 from halo_mcp.index.json_text import json_text
 from halo_mcp.index.messages import conversation
 from halo_mcp.index.span import Span
@@ -429,7 +430,7 @@ def view_spans(
     wanted = _with_neighbours(rows, span_ids, around)
     spans = call.store.payloads(trace_id, wanted)
     known = {span.span_id for span in spans}
-    unknown = [given for given in span_ids if given.strip() not in known and given.strip().lower() not in known]
+    unknown = [given for given in span_ids if normalize_id(given.strip()) not in known]
     chosen = _Chosen(call, trace_id, max_chars, f"Not in this trace: {_few(unknown)}." if unknown else "", unknown)
     if attribute:
         return chosen.attribute(spans, attribute, offset)
@@ -439,8 +440,8 @@ def view_spans(
 def _with_neighbours(rows: Sequence[SpanRow], span_ids: Sequence[str], around: int) -> list[str]:
     if not around:
         return list(span_ids)
-    asked = {span_id.strip().lower() for span_id in span_ids}
-    positions = [i for i, row in enumerate(rows) if row.span_id.lower() in asked]
+    asked = {normalize_id(span_id.strip()) for span_id in span_ids}
+    positions = [i for i, row in enumerate(rows) if row.span_id in asked]
     near = {j for i in positions for j in range(max(0, i - around), min(len(rows), i + around + 1))}
     return list(dict.fromkeys([*span_ids, *(rows[j].span_id for j in sorted(near))]))
 

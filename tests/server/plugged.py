@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 from halo_mcp import serve
 from halo_mcp.index.local import LocalStore
@@ -50,29 +50,14 @@ def _noisy_build(store: LocalStore, work: Work) -> None:
     _refresh(store, work)
 
 
-def _waiting_build() -> None:
-    LocalStore.refresh = _build_that_waits_for_its_end
-
-
-def _deaf_build() -> None:
-    LocalStore.refresh = _build_that_hears_nothing
-
-
-def _deaf_question() -> None:
-    LocalStore.info = _question_that_hears_nothing
-
-
-def _noise() -> None:
-    LocalStore.refresh = _noisy_build
-
-
-PLUGS: Final[dict[str, Callable[[], None]]] = {
-    "waiting-build": _waiting_build,
-    "deaf-build": _deaf_build,
-    "deaf-question": _deaf_question,
-    "noise": _noise,
+PLUGS: Final[dict[str, tuple[str, Callable[..., Any]]]] = {
+    "waiting-build": ("refresh", _build_that_waits_for_its_end),
+    "deaf-build": ("refresh", _build_that_hears_nothing),
+    "deaf-question": ("info", _question_that_hears_nothing),
+    "noise": ("refresh", _noisy_build),
 }
+"""The method of the store that is replaced, and by what."""
 
 if __name__ == "__main__":
-    PLUGS[sys.argv[1]]()
+    setattr(LocalStore, *PLUGS[sys.argv[1]])
     sys.exit(serve.main(sys.argv[2:]))

@@ -85,6 +85,7 @@ async def test_a_client_reads_the_instructions_the_name_and_the_version(tmp_path
     async with serving(tmp_path, {"data": [dataset(tmp_path)]}, era=era) as caller:
         assert caller.client.instructions == INSTRUCTIONS
         info = caller.client.server_info
+        assert info is not None
         assert (info.name, info.title) == ("halo", "HALO trace analysis")
         assert info.version
 
@@ -207,3 +208,18 @@ async def test_calls_at_the_same_time_answer_as_calls_one_by_one(tmp_path: Path)
                 group.start_soon(ask)
     assert len(answers) == 12
     assert len(set(answers)) == 1
+
+
+async def test_values_that_json_writers_dislike_arrive_as_text(tmp_path: Path, era: Era) -> None:
+    nested = json.loads("[" * 180 + "]" * 180)
+    line = json.dumps(
+        span(attributes={"big": 10**30, "nested": nested, "inside": {"big": [10**25]}, "half": "\ud83d!"})
+    )
+    path = write_lines(tmp_path / "odd.jsonl", line.encode())
+    async with serving(tmp_path, {"data": [path]}, era=era) as caller:
+        attributes = (await caller.json("view_trace", trace_id="t1"))["spans"][0]["attributes"]
+        text = await caller.text("view_spans", trace_id="t1", span_ids=["s1"])
+    assert attributes["big"] == str(10**30)
+    assert str(10**25) in str(attributes["inside"])
+    assert attributes["half"] == "\ufffd!"
+    assert f"big={10**30}" in text

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from json import JSONDecoder
 from pathlib import Path
@@ -129,7 +129,7 @@ def _only_text(content: Sequence[Any]) -> str:
 @asynccontextmanager
 async def serving(
     tmp_path: Path, sources: Mapping[str, Sequence[Path | str]], *, era: Era = "auto", roots: Sequence[Path] = ()
-) -> AsyncIterator[Caller]:
+) -> AsyncGenerator[Caller]:
     """A client connected in memory to a server over these datasets."""
     listed = {name: [str(path) for path in paths] for name, paths in sources.items()}
     settings = Settings(index_dir=tmp_path / "index", roots=tuple(root.resolve() for root in roots))

@@ -7,7 +7,7 @@ import gzip
 import json
 import re
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from inline_snapshot import snapshot
 
 from halo_mcp.index import semconv
+from halo_mcp.index.span import as_list, as_mapping
 from halo_mcp.tools.budget import SPAN_ATTRIBUTE_CHARS, VIEW_ATTRIBUTE_CHARS
 from tests.builders import Record, agent, llm, span, write_lines
 from tests.tools.conftest import Demo
@@ -221,13 +222,11 @@ TEXTS: Final = st.one_of(
     st.sampled_from(["LLM", "tool", "chat", "AGENT", "0", "17", "openai"]),
     st.dictionaries(WORDS, WORDS, min_size=1, max_size=3).map(lambda value: json.dumps(value, ensure_ascii=False)),
 )
-MESSAGES: Final = st.lists(
-    st.fixed_dictionaries(
-        {"role": st.sampled_from(["user", "assistant"]), "content": TEXTS}, optional={"reasoning": WORDS, "name": WORDS}
-    ),
-    min_size=1,
-    max_size=3,
+MESSAGE: Final = st.one_of(
+    st.fixed_dictionaries({"role": st.sampled_from(["user", "assistant"]), "content": TEXTS}),
+    st.fixed_dictionaries({"role": WORDS, "content": TEXTS, "reasoning": WORDS, "name": WORDS}),
 )
+MESSAGES: Final = st.lists(MESSAGE, min_size=1, max_size=3)
 VALUES: Final = st.one_of(
     TEXTS, st.integers(-5, 10**12), st.booleans(), st.lists(WORDS, max_size=3), MESSAGES, MESSAGES.map(json.dumps)
 )
@@ -272,11 +271,11 @@ def leaves(value: Any) -> Iterator[str]:
             yield from leaves(json.loads(value))
         except ValueError:
             yield value
-    elif isinstance(value, Mapping):
-        for member in value.values():
+    elif isinstance(value, dict):
+        for member in as_mapping(value).values():
             yield from leaves(member)
     elif isinstance(value, list):
-        for member in value:
+        for member in as_list(value):
             yield from leaves(member)
     else:
         yield value if isinstance(value, str) else json.dumps(value)

@@ -1,0 +1,60 @@
+"""The first page stays dense and complete, whatever is in the data."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from halo_mcp.tools.budget import DEFAULT_CHARS, MAX_CHARS, OVERVIEW_CHARS
+from tests.builders import span, write_lines
+from tests.tools.desk import desk_over
+
+
+def test_very_long_names_do_not_push_the_facts_off_the_page(tmp_path: Path) -> None:
+    long = "n" * 5_000
+    attributes = {"tool.name": long, "agent.name": long, "llm.model_name": long, "run.id": long}
+    record = span(name=long, kind="TOOL", error=long, service=long, attributes=attributes)
+    desk = desk_over(tmp_path, write_lines(tmp_path / "traces.jsonl", record))
+    text = desk.text("get_dataset_overview")
+    assert len(text) <= OVERVIEW_CHARS
+    for fact in (
+        "agents (spans)",
+        "errors: 1 (100%)",
+        "tools (1)",
+        "most common original failures",
+        "ingest: 1 source",
+    ):
+        assert fact in text
+
+
+def test_long_filters_are_not_repeated_at_the_cost_of_the_answer(tmp_path: Path) -> None:
+    desk = desk_over(tmp_path, write_lines(tmp_path / "traces.jsonl", span(error="boom")))
+    text = desk.text("get_dataset_overview", filters={"trace_ids": ["t1", *(f"trace-{i:060}" for i in range(200))]})
+    assert len(text) <= OVERVIEW_CHARS
+    assert "1 traces, 1 spans" in text
+    assert "boom" in text
+
+
+def test_sources_that_are_not_listed_are_counted(tmp_path: Path) -> None:
+    for i in range(300):
+        write_lines(tmp_path / "many" / f"file-number-{i}.jsonl", span(trace=f"t{i}"))
+    text = desk_over(tmp_path, tmp_path / "many").text("list_datasets")
+    listed = text.count("file-number")
+    assert len(text) <= DEFAULT_CHARS
+    assert 0 < listed < 300
+    assert f"{300 - listed} more sources" in text
+
+
+def test_the_json_of_an_overview_stays_within_the_largest_answer(tmp_path: Path) -> None:
+    records = [
+        span(
+            f"s{i}",
+            trace=f"t{i}",
+            kind="TOOL",
+            service=f"service {i}",
+            attributes={"tool.name": f"tool {i}", "agent.name": f"agent {i}", "llm.model_name": f"model {i}"},
+        )
+        for i in range(4_000)
+    ]
+    desk = desk_over(tmp_path, write_lines(tmp_path / "traces.jsonl", *records))
+    assert len(json.dumps(desk.data("get_dataset_overview"))) <= MAX_CHARS
