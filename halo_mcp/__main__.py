@@ -11,11 +11,12 @@ def main() -> None:
     if sys.argv[1:2] == ["serve"]:
         # Collecting garbage while importing finds nothing and takes a tenth of the start-up time.
         gc.disable()
-        from halo_mcp import serve, server  # noqa: F401
+        import halo_mcp.server  # pyright: ignore[reportUnusedImport]  # noqa: F401
+        from halo_mcp.serve import main as serve
 
         gc.freeze()
         gc.enable()
-        sys.exit(serve.main(sys.argv[2:]))
+        sys.exit(serve(sys.argv[2:]))
     from halo_mcp.cli import run
 
     sys.exit(run())

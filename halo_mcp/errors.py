@@ -101,7 +101,8 @@ class UnknownSpan(BadArgument):
         self.span_ids = list(span_ids)
         shown = ", ".join(span_ids[:5]) + (f" and {len(span_ids) - 5} more" if len(span_ids) > 5 else "")
         super().__init__(
-            f"Trace {trace_id!r} has no span {shown}. view_trace(trace_id={trace_id!r}, detail='outline') lists its spans."
+            f"Trace {trace_id!r} has no span {shown}. "
+            f"view_trace(trace_id={trace_id!r}, detail='outline') lists its spans."
         )
 
 

@@ -18,7 +18,10 @@ def parser() -> argparse.ArgumentParser:
         prog="halo-mcp serve", description="Serve traces to an MCP client over standard input and output."
     )
     result.add_argument(
-        "sources", nargs="*", metavar="[NAME=]SOURCE", help="trace files, globs, directories; NAME= makes several datasets"
+        "sources",
+        nargs="*",
+        metavar="[NAME=]SOURCE",
+        help="trace files, globs, directories; NAME= makes several datasets",
     )
     result.add_argument("--index-dir", type=Path, help="where indexes live [env: HALO_MCP_INDEX_DIR]")
     result.add_argument("--deadline-s", type=float, help="seconds one question may take [env: HALO_MCP_DEADLINE_S]")

@@ -67,7 +67,9 @@ class HaloServer(MCPServer[Datasets]):
             if not isinstance(cause := error.__cause__, ValidationError):
                 raise
             accepted = ", ".join(tools[name].parameters.get("properties") or {})
-            return _refused(f"Invalid arguments for {name}:\n{_argument_problems(cause)}\nAccepted arguments: {accepted}.")
+            return _refused(
+                f"Invalid arguments for {name}:\n{_argument_problems(cause)}\nAccepted arguments: {accepted}."
+            )
 
     async def get_prompt(self, name: str, arguments: dict[str, Any] | None = None, context: Any = None) -> Any:
         if self._prompt_manager.get_prompt(name) is None:

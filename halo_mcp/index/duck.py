@@ -95,7 +95,10 @@ def watched(
 
 @contextmanager
 def bounded(cursor: duckdb.DuckDBPyConnection, work: Work) -> Generator[None, None, None]:
-    """Run one query that is interrupted when ``work`` is stopped or out of time. Raises: Cancelled, DeadlineExceeded."""
+    """Run one query; it is interrupted when ``work`` is stopped or out of time.
+
+    Raises: Cancelled, DeadlineExceeded.
+    """
     import duckdb
 
     work.check()

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from halo_mcp.index.patterns import Regex
 
-_BLOCK_BYTES: Final = 8 * 1024 * 1024
+_BLOCK_BYTES: Final = 2 * 1024 * 1024
 _GAP_BYTES: Final = 256 * 1024
 """Spans that are not asked about are read along with their neighbours up to this distance: cheaper than a new read."""
 

@@ -108,7 +108,10 @@ class SpanRow:
 
 @dataclass(frozen=True, slots=True)
 class TracePage:
-    """One page of traces. ``positions[i]`` is where trace i stands in the order: give it as ``after`` to go on behind it."""
+    """One page of traces.
+
+    ``positions[i]`` is where trace i stands in the order: given as ``after`` it continues behind that trace.
+    """
 
     traces: tuple[TraceRow, ...]
     positions: tuple[tuple[float, str], ...]

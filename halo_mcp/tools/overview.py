@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any
 
@@ -13,7 +14,7 @@ from halo_mcp.index.filters import TraceFilters
 from halo_mcp.index.store import ErrorGroup, Overview, Source, StoreInfo, ToolStats
 from halo_mcp.index.work import Work
 from halo_mcp.tools.budget import DEFAULT_CHARS, OVERVIEW_CHARS, Page, preview
-from halo_mcp.tools.params import Answer, Call, Filters, call_text
+from halo_mcp.tools.params import ALL_TRACES, Answer, Call, Filters, call_text
 from halo_mcp.tools.render import duration, moment, moment_nano, names, number, pairs, share, size
 
 _ERROR_TEXT_CHARS = 170
@@ -25,7 +26,7 @@ _PROBLEMS_SHOWN = 3
 def list_datasets(
     datasets: Datasets,
     work: Work,
-    open: Annotated[str, Field(description="[NAME=]PATH under an allowed directory, to load it now")] = "",
+    open: Annotated[str, Field(description="[NAME=]PATH under an allowed directory, to load it now")] = "",  # noqa: A002
 ) -> Answer:
     """List the loaded datasets: sources, sizes, traces, spans, and what could not be read.
 
@@ -84,7 +85,7 @@ def _info_json(name: str, info: StoreInfo) -> dict[str, Any]:
     }
 
 
-def get_dataset_overview(call: Call, filters: Filters = TraceFilters()) -> Answer:
+def get_dataset_overview(call: Call, filters: Filters = ALL_TRACES) -> Answer:
     """Summarise a dataset (or the traces that match `filters`) in one page. Call this first.
 
     Traces, time span, outcomes, runs; spans with errors, split into original failures and their propagation; calls,
@@ -122,9 +123,9 @@ def _overview_lines(call: Call, filters: TraceFilters, o: Overview, info: StoreI
     yield f"services (spans): {names((f'{s.name} {number(s.spans)}' for s in o.services), 6)}"
     yield f"kinds (spans): {names((f'{k.name} {number(k.spans)}' for k in o.kinds), 8)}"
     yield (
-        f"errors: {share(o.error_traces, o.total_traces)} of traces have a span with status ERROR; {number(o.error_spans)} "
-        f"ERROR spans = {number(o.original_errors)} original failures + {number(o.error_spans - o.original_errors)} "
-        f"propagated to ancestors; {number(o.tool_error_spans)} on TOOL spans"
+        f"errors: {share(o.error_traces, o.total_traces)} of traces have a span with status ERROR; "
+        f"{number(o.error_spans)} ERROR spans = {number(o.original_errors)} original failures + "
+        f"{number(o.error_spans - o.original_errors)} propagated to ancestors; {number(o.tool_error_spans)} on TOOL spans"
     )
     if o.exception_types:
         types = (f"{t.name} {number(t.spans)}" for t in o.exception_types)
@@ -168,7 +169,8 @@ def _error_lines(o: Overview) -> Iterator[str]:
     if not o.errors:
         return
     shown = o.errors[:_ERRORS_SHOWN]
-    yield f"most common original failures ({len(shown)} of {o.error_group_count} texts; numbers and hex ids masked when grouping):"
+    counted = f"{len(shown)} of {o.error_group_count} texts"
+    yield f"most common original failures ({counted}; numbers and hex ids masked when grouping):"
     for group in shown:
         yield f"  {_error_line(group)}"
     left = o.original_errors - sum(group.spans for group in shown)
@@ -185,11 +187,12 @@ def _error_line(group: ErrorGroup) -> str:
 def _coverage_lines(o: Overview, info: StoreInfo) -> Iterator[str]:
     reports = [source.report for source in info.sources]
     skipped, repaired = sum(r.lines_skipped for r in reports), sum(r.lines_repaired for r in reports)
-    reasons = {reason: count for report in reports for reason, count in report.reasons.items()}
-    line = (
-        f"ingest: {len(reports)} source{'s' if len(reports) != 1 else ''}, {number(sum(r.lines_read for r in reports))} lines read, "
-        f"{number(sum(r.spans_indexed for r in reports))} spans indexed, {number(skipped)} lines skipped"
-    )
+    reasons: Counter[str] = Counter()
+    for report in reports:
+        reasons.update(report.reasons)
+    read, indexed = sum(r.lines_read for r in reports), sum(r.spans_indexed for r in reports)
+    line = f"ingest: {len(reports)} source{'s' if len(reports) != 1 else ''}, {number(read)} lines read, "
+    line += f"{number(indexed)} spans indexed, {number(skipped)} lines skipped"
     yield line + (f" ({pairs(reasons)})" if reasons else "") + (f", {number(repaired)} repaired" if repaired else "")
     problems = [(source.name, problem) for source in info.sources for problem in source.report.problems]
     for name, problem in problems[:_PROBLEMS_SHOWN]:

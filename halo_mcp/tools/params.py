@@ -7,7 +7,7 @@ import binascii
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 import orjson
 from pydantic import Field
@@ -19,6 +19,7 @@ from halo_mcp.index.work import Work
 
 ResponseFormat = Literal["text", "json"]
 Filters = Annotated[TraceFilters, Field(description="conditions, all must hold; {} = all traces")]
+ALL_TRACES: Final = TraceFilters()
 TraceId = Annotated[str, Field(min_length=1, description="full id, as query_traces prints it")]
 Cursor = Annotated[str, Field(description="from the previous page; same other arguments")]
 

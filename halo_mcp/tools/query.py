@@ -9,21 +9,20 @@ from pydantic import Field
 from halo_mcp.index.filters import TraceFilters
 from halo_mcp.index.store import Count, GroupKey, SortKey, TraceRow
 from halo_mcp.tools.budget import DEFAULT_CHARS, REPEATED_CALL_CHARS, Page, name, preview
-from halo_mcp.tools.params import Answer, Call, Cursor, Filters, call_text, decode_cursor, encode_cursor
+from halo_mcp.tools.params import ALL_TRACES, Answer, Call, Cursor, Filters, call_text, decode_cursor, encode_cursor
 from halo_mcp.tools.render import duration, moment, moment_nano, names, number, share, size
 
 _HEADER: Final = (
     "trace_id | start | duration | spans | errors (original) | tokens in/out | outcome | "
     "root; agents; models; task, run, session"
 )
-_ALL: Final = TraceFilters()
 _CURSOR: Final = "\u27e8cursor\u27e9"
 _CURSOR_CHARS: Final = 400
 
 
 def query_traces(
     call: Call,
-    filters: Filters = _ALL,
+    filters: Filters = ALL_TRACES,
     sort_by: Annotated[SortKey, Field(description='"-" = largest first')] = "start_time",
     limit: Annotated[int, Field(ge=1, le=500)] = 50,
     cursor: Cursor = "",
@@ -140,7 +139,7 @@ def describe_trace(trace: TraceRow) -> str:
 
 def count_traces(
     call: Call,
-    filters: Filters = _ALL,
+    filters: Filters = ALL_TRACES,
     group_by: Annotated[GroupKey | None, Field(description="one line per value")] = None,
 ) -> Answer:
     """Count the traces that match `filters`, exactly; with `group_by` one count per value.
