@@ -75,8 +75,11 @@ class UnknownDataset(BadArgument):
     def __init__(self, name: str, known: Sequence[str]) -> None:
         self.name = name
         self.known = list(known)
-        listed = ", ".join(known) if known else "none (start the server with a trace file)"
-        super().__init__(f"There is no dataset {name!r}. Loaded: {listed}. Leave dataset empty for the first one.")
+        if known:
+            listed = ", ".join(known)
+            super().__init__(f"There is no dataset {name!r}. Loaded: {listed}. Leave dataset empty for the first one.")
+        else:
+            super().__init__("No dataset is loaded: start the server with trace files, halo-mcp serve [NAME=]FILE...")
 
 
 class UnknownTrace(BadArgument):

@@ -192,7 +192,7 @@ def test_errors_of_the_tools_are_one_line_on_standard_error(halo: CommandLine, t
             "There is no trace 't9' in dataset 'traces'. Take ids from query_traces or from get_dataset_overview.",
             "Trace 't1' has no span s9. view_trace(trace_id='t1', detail='outline') lists its spans.",
             "detail: Input should be 'auto', 'outline' or 'full'.",
-            "The pattern '(' cannot be used: RE2 says 'missing ): ('; correct it, or set literal=true to find the text exactly as written.",
+            "The pattern '(' cannot be used: RE2 says 'missing ): ('; correct it, or write \\Q...\\E around a text to find it exactly as written.",
             "sort_by: Input should be 'start_time', '-start_time', '-duration_ms', '-tokens', '-error_span_count', '-span_count' or '-raw_jsonl_bytes'.",
             "This cursor does not belong to this query_traces call: it was made for another dataset, other arguments or an older state of the data. Repeat the call without cursor to start at the first page.",
             "group_by: Input should be 'outcome', 'has_errors', 'service_name', 'agent_name', 'model_name', 'tool_name', 'span_name', 'task_key', 'run_id', 'session_id', 'project_id', 'day' or 'hour'.",

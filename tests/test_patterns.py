@@ -292,12 +292,12 @@ def test_nested_quantifiers_need_no_backtracking() -> None:
         ("", "It is empty and would match every span; leave it out instead."),
         ("a" * 2001, "It has 2,001 characters, at most 2,000 are allowed; search for a part."),
         ("a\ud800", "It holds half of a surrogate pair, which is no character; search for the rest."),
-        ("(", "RE2 says 'missing ): ('; correct it, or set literal=true to find the text exactly as written."),
+        ("(", "RE2 says 'missing ): ('; correct it, or write \\Q...\\E around a text to find it exactly as written."),
         (
             "a**",
             (
                 "RE2 says 'bad repetition operator: **'; correct it, "
-                "or set literal=true to find the text exactly as written."
+                "or write \\Q...\\E around a text to find it exactly as written."
             ),
         ),
         (
@@ -318,7 +318,7 @@ def test_nested_quantifiers_need_no_backtracking() -> None:
             r"(a)\1",
             (
                 r"RE2 has no back-references, here \1; write out the repeated text, "
-                "or set literal=true if the backslash is part of the text to find."
+                "or write \\\\ if the backslash is part of the text to find."
             ),
         ),
         ("(?P<n>a)(?P=n)", "RE2 has no back-references such as (?P=name); write out the repeated text."),

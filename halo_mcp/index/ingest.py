@@ -142,7 +142,7 @@ class Ingest:
         self._db.execute(f"CREATE TABLE seg.own ({columns.table(columns.OWN_COLUMNS)})")
 
     def _insert(self, paths: Sequence[Path], share: tuple[float, float]) -> None:
-        megabytes = sum(path.stat().st_size for path in paths) / 1e6
+        megabytes = sum(_size(path) for path in paths) / 1e6
         if not megabytes:
             return
         with watched(self._db, self._work, f"reading {megabytes:,.1f} MB of spans", share):
@@ -274,6 +274,14 @@ def _refused_rows(db: duckdb.DuckDBPyConnection, row_count: int) -> list[int]:
         "SELECT rowid FROM seg.own WHERE coalesce(trace_id, '') = '' OR coalesce(span_id, '') = ''"
     ).fetchall()
     return [row for (row,) in rows if row < row_count]
+
+
+def _size(path: Path) -> int:
+    """0 for a file that is gone: whoever opens it says so."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
 
 
 def _count(db: duckdb.DuckDBPyConnection, sql: str) -> int:

@@ -218,7 +218,7 @@ def _reason(error: Exception) -> str:
         case "invalid escape sequence" if detail[1:2] in "123456789kg":
             return (
                 f"RE2 has no back-references, here {detail}; write out the repeated text, "
-                "or set literal=true if the backslash is part of the text to find."
+                r"or write \\ if the backslash is part of the text to find."
             )
         case "invalid escape sequence" if detail == r"\u":
             return r"RE2 has no \u escape; write \x{00E9} or the character itself."
@@ -233,7 +233,7 @@ def _reason(error: Exception) -> str:
         case "pattern too large - compile failed":
             return "It is too large for RE2; use smaller repetition counts or split it into several searches."
         case _:
-            return f"RE2 says {message!r}; correct it, or set literal=true to find the text exactly as written."
+            return f"RE2 says {message!r}; correct it, or write \\Q...\\E around a text to find it exactly as written."
 
 
 # --- widening ---------------------------------------------------------------------------------------------------------

@@ -63,7 +63,7 @@ class Span:
             attributes=as_mapping(record.get("attributes")),
             events=tuple(_event(item) for item in _items(record, "events", semconv.EVENTS_ATTRIBUTE)),
             links=tuple(_items(record, "links", semconv.LINKS_ATTRIBUTE)),
-            extra={key: value for key, value in record.items() if key not in _KNOWN},
+            extra={key: value for key, value in record.items() if key not in _KNOWN and value not in (None, "")},
             raw_bytes=raw_bytes,
         )
 
@@ -73,7 +73,6 @@ _KNOWN = frozenset(
         "trace_id",
         "span_id",
         "parent_span_id",
-        "trace_state",
         "name",
         "kind",
         "start_time",

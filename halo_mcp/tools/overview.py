@@ -15,12 +15,18 @@ from halo_mcp.index.store import ErrorGroup, Overview, Source, StoreInfo, ToolSt
 from halo_mcp.index.work import Work
 from halo_mcp.tools.budget import DEFAULT_CHARS, OVERVIEW_CHARS, Page, preview
 from halo_mcp.tools.params import ALL_TRACES, Answer, Call, Filters, call_text
-from halo_mcp.tools.render import duration, moment, moment_nano, names, number, pairs, share, size
+from halo_mcp.tools.render import counted, duration, moment, moment_nano, names, number, pairs, share, size
 
 _ERROR_TEXT_CHARS = 170
 _ERRORS_SHOWN = 10
 _TOOLS_SHOWN = 12
 _PROBLEMS_SHOWN = 3
+_NAME_CHARS = 60
+_FILTER_CHARS = 300
+_JSON_NAMES = 300
+"""Of each kind of name, the most frequent; ``left_out`` counts the rest."""
+_JSON_SOURCES = 50
+"""list_datasets has them all."""
 
 
 def list_datasets(
@@ -35,7 +41,7 @@ def list_datasets(
     """
     if open:
         datasets.open(open)
-    page, data = Page(DEFAULT_CHARS, reserve=200), list[dict[str, Any]]()
+    page, data, left_out = Page(DEFAULT_CHARS, reserve=400), list[dict[str, Any]](), list[str]()
     for number_, name in enumerate(datasets.names):
         default = " (default)" if number_ == 0 else ""
         try:
@@ -46,13 +52,16 @@ def list_datasets(
             page.add(f"{name}{default}: not usable. {error}")
             data.append({"name": name, "sources": datasets.sources(name), "error": str(error)})
             continue
-        page.add(f"{name}{default}: {number(info.total_traces)} traces, {number(info.total_spans)} spans")
-        for source in info.sources:
-            page.add(f"  {_source_line(source)}")
+        page.add(f"{name}{default}: {counted(info.total_traces, 'trace')}, {counted(info.total_spans, 'span')}")
+        for shown, source in enumerate(info.sources):
+            if not page.add(f"  {_source_line(source)}"):
+                left_out.append(f"{number(len(info.sources) - shown)} more sources of {name}")
+                break
         data.append(_info_json(name, info))
     if not data:
         page.add("No dataset is loaded. Start the server with trace files: halo-mcp serve [NAME=]FILE...")
-    return Answer(page.close("Next: get_dataset_overview(dataset=NAME)." if data else ""), {"datasets": data})
+    more = f"Not listed: {names(left_out)}." if left_out else ""
+    return Answer(page.close(more, "Next: get_dataset_overview(dataset=NAME)." if data else ""), {"datasets": data})
 
 
 def _source_line(source: Source) -> str:
@@ -106,10 +115,10 @@ def get_dataset_overview(call: Call, filters: Filters = ALL_TRACES) -> Answer:
 
 
 def _overview_lines(call: Call, filters: TraceFilters, o: Overview, info: StoreInfo) -> Iterator[str]:
-    chosen = "all traces" if not filters.given() else f"traces with {pairs(filters.given())}"
+    chosen = "all traces" if not filters.given() else f"traces with {preview(pairs(filters.given()), _FILTER_CHARS)}"
     span = f"{moment(o.start_time_unix_nano)} to {moment(o.end_time_unix_nano)}"
     yield (
-        f"dataset {call.dataset}: {chosen} = {number(o.total_traces)} traces, {number(o.total_spans)} spans, "
+        f"dataset {call.dataset}: {chosen} = {counted(o.total_traces, 'trace')}, {counted(o.total_spans, 'span')}, "
         f"{size(o.raw_bytes)}; {span} ({duration(o.start_time_unix_nano, o.end_time_unix_nano)})"
     )
     if not o.total_traces:
@@ -117,18 +126,22 @@ def _overview_lines(call: Call, filters: TraceFilters, o: Overview, info: StoreI
     yield from _outcome_lines(o)
     yield f"tokens (LLM spans only): {_tokens(o.input_tokens, o.output_tokens, o.cached_input_tokens)}"
     if o.models:
-        models = (f"{m.name} {number(m.spans)} calls {_tokens(m.input_tokens, m.output_tokens, 0)}" for m in o.models)
+        models = (
+            f"{_short(m.name)} {counted(m.spans, 'call')} {_tokens(m.input_tokens, m.output_tokens, 0)}"
+            for m in o.models
+        )
         yield f"models: {names(models, 6)}"
-    yield f"agents (spans): {names((f'{a.name} {number(a.spans)}' for a in o.agents), 12)}"
-    yield f"services (spans): {names((f'{s.name} {number(s.spans)}' for s in o.services), 6)}"
+    yield f"agents (spans): {names((f'{_short(a.name)} {number(a.spans)}' for a in o.agents), 12)}"
+    yield f"services (spans): {names((f'{_short(s.name)} {number(s.spans)}' for s in o.services), 6)}"
     yield f"kinds (spans): {names((f'{k.name} {number(k.spans)}' for k in o.kinds), 8)}"
     yield (
         f"errors: {share(o.error_traces, o.total_traces)} of traces have a span with status ERROR; "
         f"{number(o.error_spans)} ERROR spans = {number(o.original_errors)} original failures + "
-        f"{number(o.error_spans - o.original_errors)} propagated to ancestors; {number(o.tool_error_spans)} on TOOL spans"
+        f"{number(o.error_spans - o.original_errors)} propagated to ancestors; "
+        f"{number(o.tool_error_spans)} on TOOL spans"
     )
     if o.exception_types:
-        types = (f"{t.name} {number(t.spans)}" for t in o.exception_types)
+        types = (f"{_short(t.name)} {number(t.spans)}" for t in o.exception_types)
         yield f"exception types (original failures): {names(types, 12)}"
     yield from _tool_lines(o.tools)
     yield from _error_lines(o)
@@ -150,7 +163,7 @@ def _outcome_lines(o: Overview) -> Iterator[str]:
     for run, outcome, count in o.runs:
         runs.setdefault(run, []).append(f"{outcome} {number(count)}")
     if runs:
-        listed = names((f"{run} ({', '.join(counts)})" for run, counts in runs.items()), 6)
+        listed = names((f"{_short(run)} ({', '.join(counts)})" for run, counts in runs.items()), 6)
         yield f"runs: {listed}; {number(o.task_count)} distinct tasks"
 
 
@@ -160,7 +173,7 @@ def _tool_lines(tools: Sequence[ToolStats]) -> Iterator[str]:
     yield f"tools ({len(tools)}), most failures first: calls / failures with status ERROR / top error"
     for tool in tools[:_TOOLS_SHOWN]:
         top = f" / {number(tool.top_error_count)}x {preview(tool.top_error, 110)}" if tool.top_error else ""
-        yield f"  {tool.name} {number(tool.calls)} / {share(tool.failures, tool.calls)}{top}"
+        yield f"  {_short(tool.name)} {number(tool.calls)} / {share(tool.failures, tool.calls)}{top}"
     if len(tools) > _TOOLS_SHOWN:
         yield f"  +{len(tools) - _TOOLS_SHOWN} more tools"
 
@@ -181,7 +194,12 @@ def _error_lines(o: Overview) -> Iterator[str]:
 def _error_line(group: ErrorGroup) -> str:
     text = preview(group.text, _ERROR_TEXT_CHARS) or "(no text)"
     where = f"trace {group.trace_id} span {group.span_id}"
-    return f"{number(group.spans)} spans, {number(group.traces)} traces · {group.span_name} · {text} · e.g. {where}"
+    counts = f"{counted(group.spans, 'span')}, {counted(group.traces, 'trace')}"
+    return f"{counts} · {_short(group.span_name)} · {text} · e.g. {where}"
+
+
+def _short(name: str) -> str:
+    return preview(name, _NAME_CHARS)
 
 
 def _coverage_lines(o: Overview, info: StoreInfo) -> Iterator[str]:
@@ -209,7 +227,7 @@ def _coverage_lines(o: Overview, info: StoreInfo) -> Iterator[str]:
     named = [f"{name} {count}" for name, count in lacking.items() if count != "0"]
     yield "spans without: " + (", ".join(named) or "nothing missing (kind, session, start, agent, model, tokens)")
     if o.missing_parents:
-        yield f"{number(o.missing_parents)} spans name a parent that is not in the data"
+        yield f"{counted(o.missing_parents, 'span')} with a parent that is not in the data"
 
 
 def _next_steps(call: Call, o: Overview) -> str:
@@ -224,14 +242,15 @@ def _next_steps(call: Call, o: Overview) -> str:
 
 
 def _overview_json(o: Overview, info: StoreInfo) -> dict[str, Any]:
+    lists = {"services": o.services, "models": o.models, "agents": o.agents, "tools": o.tools, "runs": o.runs}
     return {
         "total_traces": o.total_traces,
         "total_spans": o.total_spans,
         "earliest_start_time": moment_nano(o.start_time_unix_nano),
         "latest_end_time": moment_nano(o.end_time_unix_nano),
-        "service_names": sorted(s.name for s in o.services),
-        "model_names": sorted(m.name for m in o.models),
-        "agent_names": sorted(a.name for a in o.agents),
+        "service_names": sorted(s.name for s in o.services[:_JSON_NAMES]),
+        "model_names": sorted(m.name for m in o.models[:_JSON_NAMES]),
+        "agent_names": sorted(a.name for a in o.agents[:_JSON_NAMES]),
         "agent_ids": list(o.agent_ids),
         "error_trace_count": o.error_traces,
         "missing_parent_count": o.missing_parents,
@@ -252,14 +271,16 @@ def _overview_json(o: Overview, info: StoreInfo) -> dict[str, Any]:
             for group in o.errors
         ],
         "error_text_count": o.error_group_count,
-        "exception_types": {t.name: t.spans for t in o.exception_types},
+        "exception_types": {t.name: t.spans for t in o.exception_types[:_JSON_NAMES]},
         "total_input_tokens": o.input_tokens,
         "total_output_tokens": o.output_tokens,
         "total_cached_input_tokens": o.cached_input_tokens,
         "raw_jsonl_bytes": o.raw_bytes,
         "sample_trace_ids": list(o.sample_trace_ids),
         "outcomes": dict(o.outcomes),
-        "runs": [{"run_id": run, "outcome": outcome, "trace_count": count} for run, outcome, count in o.runs],
+        "runs": [
+            {"run_id": run, "outcome": outcome, "trace_count": count} for run, outcome, count in o.runs[:_JSON_NAMES]
+        ],
         "task_count": o.task_count,
         "observation_kinds": {k.name: k.spans for k in o.kinds},
         "models": [
@@ -269,9 +290,9 @@ def _overview_json(o: Overview, info: StoreInfo) -> dict[str, Any]:
                 "input_tokens": m.input_tokens,
                 "output_tokens": m.output_tokens,
             }
-            for m in o.models
+            for m in o.models[:_JSON_NAMES]
         ],
-        "agents": {a.name: a.spans for a in o.agents},
+        "agents": {a.name: a.spans for a in o.agents[:_JSON_NAMES]},
         "tools": [
             {
                 "tool_name": tool.name,
@@ -280,8 +301,9 @@ def _overview_json(o: Overview, info: StoreInfo) -> dict[str, Any]:
                 "top_error": tool.top_error,
                 "top_error_count": tool.top_error_count,
             }
-            for tool in o.tools
+            for tool in o.tools[:_JSON_NAMES]
         ],
+        "left_out": {name: len(listed) - _JSON_NAMES for name, listed in lists.items() if len(listed) > _JSON_NAMES},
         "coverage": {name: getattr(o.coverage, name) for name in type(o.coverage).__slots__},
-        "ingest": _info_json("", info)["sources"],
+        "ingest": _info_json("", info)["sources"][:_JSON_SOURCES],
     }

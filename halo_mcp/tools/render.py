@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, cast
 
@@ -20,6 +20,11 @@ _ESCAPED = re.compile(r"[\\\n\r]")
 
 def number(value: float) -> str:
     return f"{value:,.0f}"
+
+
+def counted(count: int, noun: str) -> str:
+    """ "1 span", "12 spans"."""
+    return f"{number(count)} {noun}{'' if count == 1 else 's'}"
 
 
 def share(part: int, whole: int) -> str:
@@ -74,11 +79,6 @@ def names(values: Iterable[str], limit: int = 5) -> str:
     listed = list(values)
     more = f" +{len(listed) - limit} more" if len(listed) > limit else ""
     return ", ".join(listed[:limit]) + more
-
-
-def table(header: Sequence[str], rows: Iterable[Sequence[str]], separator: str = " | ") -> list[str]:
-    """One line per row; columns are not padded, because blanks cost tokens and align nothing for a model."""
-    return [separator.join(header), *(separator.join(row) for row in rows)]
 
 
 def readable(value: Any) -> str:

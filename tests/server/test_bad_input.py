@@ -231,14 +231,14 @@ async def test_patterns_that_re2_cannot_run_are_refused_with_a_way_round(tmp_pat
     errors = await errors_of(tmp_path, {}, *calls)
     assert errors == snapshot(
         [
-            "The pattern '(' cannot be used: RE2 says 'missing ): ('; correct it, or set literal=true to find the text exactly as written.",
+            "The pattern '(' cannot be used: RE2 says 'missing ): ('; correct it, or write \\Q...\\E around a text to find it exactly as written.",
             "The pattern '(?=a)b' cannot be used: RE2 has no look-ahead or look-behind, here (?=; match the surrounding text itself, or run two searches and compare what they find.",
             "The pattern '(?<!a)b' cannot be used: RE2 has no look-ahead or look-behind, here (?<!; match the surrounding text itself, or run two searches and compare what they find.",
-            "The pattern '(a)\\\\1' cannot be used: RE2 has no back-references, here \\1; write out the repeated text, or set literal=true if the backslash is part of the text to find.",
+            "The pattern '(a)\\\\1' cannot be used: RE2 has no back-references, here \\1; write out the repeated text, or write \\\\ if the backslash is part of the text to find.",
             "The pattern '(?>a)' cannot be used: RE2 has no atomic groups; write (?:...), which never backtracks in RE2.",
             "The pattern 'a{2000}' cannot be used: RE2 repeats at most 1000 times, nested counts multiplied, here {2000}; use a smaller count, * or +.",
-            "The pattern '[z-a]' cannot be used: RE2 says 'invalid character class range: z-a'; correct it, or set literal=true to find the text exactly as written.",
-            "The pattern '\\\\' cannot be used: RE2 says 'trailing \\\\'; correct it, or set literal=true to find the text exactly as written.",
+            "The pattern '[z-a]' cannot be used: RE2 says 'invalid character class range: z-a'; correct it, or write \\Q...\\E around a text to find it exactly as written.",
+            "The pattern '\\\\' cannot be used: RE2 says 'trailing \\\\'; correct it, or write \\Q...\\E around a text to find it exactly as written.",
         ]
     )
     filtered = [("count_traces", {"filters": {"regex_pattern": pattern}}) for pattern in patterns]
@@ -330,7 +330,7 @@ async def test_a_server_without_datasets_says_how_to_give_it_some(tmp_path: Path
         assert await caller.text("list_datasets") == (
             "No dataset is loaded. Start the server with trace files: halo-mcp serve [NAME=]FILE..."
         )
-        assert "start the server with a trace file" in await caller.error("get_dataset_overview")
+        assert "start the server with trace files" in await caller.error("get_dataset_overview")
 
 
 async def test_a_file_that_appears_grows_shrinks_and_goes_is_followed(tmp_path: Path, era: Era) -> None:

@@ -31,7 +31,7 @@ def test_long_filters_are_not_repeated_at_the_cost_of_the_answer(tmp_path: Path)
     desk = desk_over(tmp_path, write_lines(tmp_path / "traces.jsonl", span(error="boom")))
     text = desk.text("get_dataset_overview", filters={"trace_ids": ["t1", *(f"trace-{i:060}" for i in range(200))]})
     assert len(text) <= OVERVIEW_CHARS
-    assert "1 traces, 1 spans" in text
+    assert "1 trace, 1 span" in text
     assert "boom" in text
 
 
