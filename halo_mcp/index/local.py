@@ -5,7 +5,6 @@ from __future__ import annotations
 import glob
 import os
 import threading
-from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from functools import cached_property, partial
@@ -88,7 +87,6 @@ _NAMES: Final = {
     "model_names": "model_name",
 }
 _SPAN_FIELDS: Final = [field.name for field in fields(SpanRow) if field.name not in ("error_text", "raw_bytes")]
-_SCANS_KEPT: Final = 8
 
 
 def list_sources(arguments: Sequence[str]) -> list[Listed]:
@@ -135,8 +133,6 @@ class LocalStore:
         self._refreshing = threading.Lock()
         self._snapshot: Snapshot | None = None
         self._listed: list[Listed] = []
-        self._scans: OrderedDict[str, NDArray[np.int64]] = OrderedDict()
-        self._overviews: OrderedDict[str, Overview] = OrderedDict()
 
     # --- keeping up with the sources ---------------------------------------------------------------------------
     @cached_property
@@ -172,8 +168,6 @@ class LocalStore:
         _check_usable(manifest)
         snapshot = Snapshot(self._directory, manifest, self._snapshot)
         self._snapshot, self._listed = snapshot, listed
-        self._scans.clear()
-        self._overviews.clear()
 
     @property
     def _current(self) -> Snapshot:
@@ -196,11 +190,10 @@ class LocalStore:
 
     def overview(self, filters: TraceFilters, work: Work) -> Overview:
         snapshot = self._current
-        key = filters.model_dump_json()
-        if key not in self._overviews:
-            self._overviews[key] = read_overview(snapshot, *self._selection(snapshot, filters, work), work)
-            _keep_newest(self._overviews, _SCANS_KEPT)
-        return self._overviews[key]
+        return snapshot.remembered(
+            f"overview {filters.model_dump_json()}",
+            lambda: read_overview(snapshot, *self._selection(snapshot, filters, work), work),
+        )
 
     # --- traces ------------------------------------------------------------------------------------------------
     def _selection(self, snapshot: Snapshot, filters: TraceFilters, work: Work) -> tuple[str, list[Any]]:
@@ -215,12 +208,11 @@ class LocalStore:
     def _scan(
         self, snapshot: Snapshot, filters: TraceFilters, sql: str, values: list[Any], work: Work
     ) -> NDArray[np.int64]:
-        cache_key = filters.model_dump_json()
-        if cache_key not in self._scans:
+        def scan() -> NDArray[np.int64]:
             candidates = snapshot.arrays(f"SELECT trace_key FROM traces WHERE {sql}", values, work)["trace_key"]
-            self._scans[cache_key] = _scan_payloads(snapshot, candidates.astype(np.int64), filters, work)
-            _keep_newest(self._scans, _SCANS_KEPT)
-        return self._scans[cache_key]
+            return _scan_payloads(snapshot, candidates.astype(np.int64), filters, work)
+
+        return snapshot.remembered(f"scan {filters.model_dump_json()}", scan)
 
     def traces(
         self, filters: TraceFilters, sort_by: SortKey, limit: int, after: tuple[float, str] | None, work: Work
@@ -379,11 +371,6 @@ def _names(snapshot: Snapshot, traces: Sequence[TraceRows]) -> dict[int, dict[st
 
 def _trace_row(row: Sequence[Any], names: Mapping[str, Any]) -> TraceRow:
     return TraceRow(**dict(zip(_TRACE_FIELDS, row, strict=True)), **names)
-
-
-def _keep_newest(cache: OrderedDict[str, Any], limit: int) -> None:
-    while len(cache) > limit:
-        cache.popitem(last=False)
 
 
 def _scan_payloads(

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 import numpy as np
 
@@ -23,6 +24,9 @@ from halo_mcp.index.work import Work
 if TYPE_CHECKING:
     import duckdb
     from numpy.typing import NDArray
+
+_Answer = TypeVar("_Answer")
+_ANSWERS_KEPT: Final = 16
 
 KEY_SHIFT: Final = 32
 _NUMBER_MASK: Final = (1 << KEY_SHIFT) - 1
@@ -69,6 +73,7 @@ class Snapshot:
         self.directory = directory
         self._located = {} if older is None else older.located_files()
         self._lock = threading.Lock()
+        self._answers: OrderedDict[str, object] = OrderedDict()
         self._db: duckdb.DuckDBPyConnection = connect()
         with failing_as_index(directory.path):
             for no, segment in enumerate(manifest.segments):
@@ -105,6 +110,18 @@ class Snapshot:
         self._db.execute(f"CREATE VIEW traces AS {' UNION ALL '.join(traces)}")
         if self.facets_known:
             self._db.execute(f"CREATE VIEW facets AS {' UNION ALL '.join(facets)}")
+
+    def remembered(self, question: str, answer: Callable[[], _Answer]) -> _Answer:
+        """The answer to ``question`` about this state of the index; computed at most once while it is remembered."""
+        with self._lock:
+            known = self._answers.get(question)
+        if known is None:
+            known = answer()  # without the lock: two callers may compute the same answer, none waits for another
+            with self._lock:
+                self._answers[question] = known
+                while len(self._answers) > _ANSWERS_KEPT:
+                    self._answers.popitem(last=False)
+        return cast("_Answer", known)
 
     def query(self, sql: str, values: Sequence[Any] = (), work: Work | None = None) -> list[tuple[Any, ...]]:
         """All rows of one of our own statements. Raises: Cancelled, DeadlineExceeded, IndexFailure."""
