@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,22 +35,27 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-def update_index(directory: IndexDirectory, listed: Sequence[Listed], work: Work) -> Manifest:
-    """The manifest of an index that covers ``listed``; builds what is missing, under the directory's lock.
+def update_index(
+    directory: IndexDirectory, list_sources: Callable[[], list[Listed]], work: Work
+) -> tuple[Manifest, list[Listed]]:
+    """The manifest of an index that covers what ``list_sources`` lists, and that list.
+
+    Builds what is missing, under the directory's lock. The sources are listed anew once it is held: an older list would
+    look like files that shrank, when another call or process has taken in more meanwhile.
 
     Raises: SourceUnreadable, IndexFailure, Cancelled, DeadlineExceeded. Nothing is published unless all went well.
     """
-    manifest = directory.read_manifest()
+    manifest, listed = directory.read_manifest(), list_sources()
     if manifest and compute_delta(listed, manifest, only_grew).nothing_to_do:
-        return manifest
+        return manifest, listed
     with directory.writing(work):
-        manifest = directory.read_manifest()  # another process may have done it meanwhile
+        manifest, listed = directory.read_manifest(), list_sources()
         delta = compute_delta(listed, manifest, only_grew)
         if manifest and delta.nothing_to_do:
-            return manifest
+            return manifest, listed
         manifest = _build(directory, Manifest() if delta.rebuild or not manifest else manifest, listed, delta, work)
         directory.publish(manifest)
-        return manifest
+        return manifest, listed
 
 
 def _build(
@@ -128,8 +133,9 @@ class SegmentBuilder:
             with failing_as_index(self._directory):
                 self._db.execute(f"ATTACH {quoted(str(self._target))} AS seg")
                 ingested = Ingest(self._db, self._directory, ranges, self._work).run()
-                carried = self._carry(older, fold)
-                with watched(self._db, self._work, "linking spans to traces", (0.82, 0.99)):
+                with watched(self._db, self._work, "taking over traces that go on", (0.82, 0.85)):
+                    carried = self._carry(older, fold)
+                with watched(self._db, self._work, "linking spans to traces", (0.85, 0.99)):
                     span_count = self._link(Places.joined([ingested.places, *carried]))
                 self._work.check()
                 self._db.execute("DETACH seg")

@@ -6,6 +6,7 @@ import glob
 import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import fields
 from functools import cached_property, partial
 from pathlib import Path
@@ -79,6 +80,7 @@ _SPAN_GROUPS: Final[dict[str, str]] = {
     "span_name": "name",
 }
 _TRACE_FIELDS: Final = [field.name for field in fields(TraceRow) if not field.name.endswith(("_names", "_ids"))]
+_OPEN_ATTEMPTS: Final = 3
 _TRACE_ROWS: Final = "trace_key, first_row, last_row"
 _NAMES: Final = {
     "service_names": "service_name",
@@ -142,7 +144,7 @@ class LocalStore:
 
     def refresh(self, work: Work) -> None:
         """Raises: SourceError, IndexFailure, Cancelled, DeadlineExceeded."""
-        listed = list_sources(self.arguments)
+        listed = self._list()
         if self._snapshot is not None and listed == self._listed:
             return
         while not self._refreshing.acquire(timeout=0.1):
@@ -150,19 +152,36 @@ class LocalStore:
         try:
             if self._snapshot is not None and listed == self._listed:
                 return
-            manifest = update_index(self._directory, listed, work)
-            try:
-                self._open(manifest, listed)
-            except IndexFailure:  # a damaged segment; the index is a cache, so it is made anew, once
-                self.forget()
-                self._open(update_index(self._directory, listed, work), listed)
+            self._update(work)
         finally:
             self._refreshing.release()
+
+    def _list(self) -> list[Listed]:
+        return list_sources(self.arguments)
+
+    def _update(self, work: Work) -> None:
+        for attempt in range(_OPEN_ATTEMPTS):
+            manifest, listed = update_index(self._directory, self._list, work)
+            if self._snapshot is not None and manifest == self._snapshot.manifest:
+                self._listed = listed  # another call has taken it in meanwhile
+                return
+            try:
+                self._open(manifest, listed)
+                return
+            except IndexFailure:
+                # Damaged, or another process has merged these segments meanwhile; only the former is thrown away.
+                if attempt + 1 == _OPEN_ATTEMPTS:
+                    raise
+                self._directory.discard(manifest, work)
+
+    def pinned(self) -> LocalStore:
+        """This store as it is now: what another call takes in meanwhile does not show."""
+        return copy(self)
 
     def forget(self) -> None:
         """Take nothing for granted at the next refresh: the sources changed in a way that their size did not show."""
         self._listed = []
-        self._directory.discard()
+        self._directory.discard_any()
 
     def _open(self, manifest: Manifest, listed: list[Listed]) -> None:
         _check_usable(manifest)
@@ -299,13 +318,16 @@ class LocalStore:
         work: Work,
     ) -> SearchResult:
         snapshot = self._current
-        places, chosen, unknown = self._chosen(snapshot, self._key(snapshot, trace_id), trace_id, span_ids)
+        key = self._key(snapshot, trace_id)
+        places, chosen, unknown = self._chosen(snapshot, key, trace_id, span_ids)
         found = SpanSearch(pattern, context_chars, max_matches)
-        for index, text in zip(chosen, Sources(snapshot.manifest.sources).texts(places), strict=True):
+        sources, own_id = Sources(snapshot.manifest.sources), snapshot.trace_id(key)
+        stands = zip(chosen, places.source_no.tolist(), sources.texts(places), strict=True)
+        for index, source_no, text in stands:
             if work.expired:
                 break
             work.check()
-            found.add(index, text)
+            found.add(index, text, partial(sources.record, source_no, trace_id=own_id))
         return SearchResult(
             matches=tuple(found.matches),
             total=found.total,

@@ -27,14 +27,15 @@ class Sources:
         return self._states[source_no].path
 
     def open(self, source_no: int) -> FileIO:
-        """Raises: SourceUnreadable; SourceChanged when another file now has the name, or the file shrank."""
+        """Raises: SourceUnreadable; SourceChanged when the file is another, shrank, or was written without growing."""
         state = self._states[source_no]
         try:
             file = FileIO(state.path)
         except OSError as error:
             raise SourceUnreadable(state.path, error.strerror or str(error)) from error
         stat = os.fstat(file.fileno())
-        if stat.st_ino != state.inode or stat.st_size < state.covered_bytes:
+        rewritten = stat.st_size == state.size and stat.st_mtime_ns != state.mtime_ns
+        if stat.st_ino != state.inode or stat.st_size < state.covered_bytes or rewritten:
             file.close()
             raise SourceChanged(state.path)
         return file

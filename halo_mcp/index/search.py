@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from halo_mcp.index import semconv
-from halo_mcp.index.formats.canonical import parse_record
 from halo_mcp.index.patterns import Pattern, decoded_values
 from halo_mcp.index.span import Json, Span, as_mapping
 from halo_mcp.index.store import Match
@@ -28,14 +27,12 @@ class SpanSearch:
     searched: int = 0
     matched: int = 0
 
-    def add(self, index: int, text: bytes) -> None:
-        """Search one span (number ``index`` of its trace)."""
+    def add(self, index: int, text: bytes, parse: Callable[[bytes], Mapping[str, Json]]) -> None:
+        """Search one span (number ``index`` of its trace), which ``parse`` reads from its text."""
         self.searched += 1
         if self.pattern.raw.search(text) is None:
             return
-        record = parse_record(text)
-        if record is None:
-            return
+        record = parse(text)
         span = Span.from_json(record, len(text))
         before = self.total
         for path, value, positions in _occurrences(self.pattern, record, text):

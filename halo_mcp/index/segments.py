@@ -15,6 +15,7 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from shutil import rmtree
 from typing import Final
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -215,8 +216,17 @@ class IndexDirectory:
             return None
         return manifest
 
-    def discard(self) -> None:
-        """Let the next build start from nothing. Readers keep what they have open. Raises: IndexFailure."""
+    def discard(self, manifest: Manifest, work: Work) -> None:
+        """Let the next build start from nothing, unless another index than ``manifest`` was published meanwhile.
+
+        Readers keep what they have open. Raises: IndexFailure, Cancelled, DeadlineExceeded.
+        """
+        with self.writing(work):
+            if self.read_manifest() == manifest:
+                self.discard_any()
+
+    def discard_any(self) -> None:
+        """Let the next build start from nothing, whatever is published. Raises: IndexFailure."""
         with self._failing_clearly():
             (self.path / MANIFEST_NAME).unlink(missing_ok=True)
 
@@ -259,6 +269,6 @@ class IndexDirectory:
         """
         wanted = {MANIFEST_NAME, "lock", *(segment.file for segment in manifest.segments)}
         for entry in self.path.iterdir():
-            if entry.name not in wanted and entry.is_file():
+            if entry.name not in wanted:
                 with suppress(OSError):
-                    entry.unlink()
+                    rmtree(entry) if entry.is_dir() else entry.unlink()

@@ -8,7 +8,8 @@ from __future__ import annotations
 import threading
 from bisect import bisect_left
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
@@ -88,7 +89,8 @@ class Snapshot:
         parts = [f"SELECT {no} AS segment, * FROM s{no}.superseded" for no in range(len(segments))]
         empty = "SELECT 0 AS segment, '' AS file, 0 AS trace_no WHERE false"
         self._db.execute(f"CREATE TABLE superseded AS {' UNION ALL '.join(parts or [empty])}")
-        dead = {row[0] for row in self._db.execute("SELECT DISTINCT file FROM superseded").fetchall()}
+        named = {row[0] for row in self._db.execute("SELECT DISTINCT file FROM superseded").fetchall()}
+        dead = named & {segment.file for segment in segments}
         self.facets_known = not dead
         """Whether the view ``facets`` is there: it counts no span that is superseded."""
         spans, traces, facets = list[str](), list[str](), list[str]()
@@ -125,17 +127,22 @@ class Snapshot:
 
     def query(self, sql: str, values: Sequence[Any] = (), work: Work | None = None) -> list[tuple[Any, ...]]:
         """All rows of one of our own statements. Raises: Cancelled, DeadlineExceeded, IndexFailure."""
-        return self._run(sql, values, work).fetchall()
+        with self._running(sql, values, work) as result:
+            return result.fetchall()
 
     def arrays(self, sql: str, values: Sequence[Any] = (), work: Work | None = None) -> dict[str, NDArray[Any]]:
         """As ``query``, as one array per column; there must be no NULLs."""
-        return fetch_arrays(self._run(sql, values, work))
+        with self._running(sql, values, work) as result:
+            return fetch_arrays(result)
 
-    def _run(self, sql: str, values: Sequence[Any], work: Work | None) -> duckdb.DuckDBPyConnection:
+    @contextmanager
+    def _running(
+        self, sql: str, values: Sequence[Any], work: Work | None
+    ) -> Generator[duckdb.DuckDBPyConnection, None, None]:
         with self._lock:
             cursor = self._db.cursor()
         with failing_as_index(self.directory.path), bounded(cursor, work or Work()):
-            return cursor.execute(sql, list(values))
+            yield cursor.execute(sql, list(values))
 
     # --- where text is -------------------------------------------------------------------------------------------
     @cached_property

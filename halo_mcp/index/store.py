@@ -273,6 +273,10 @@ class SpanStore(Protocol):
         """Take in what was added since; builds the index the first time."""
         ...
 
+    def pinned(self) -> SpanStore:
+        """The same store, held at its present state, so that the answers to one call agree with each other."""
+        ...
+
     def forget(self) -> None:
         """Trust nothing at the next refresh: the data changed in a way that went unnoticed."""
         ...
