@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Final
 
 from pydantic import Field
@@ -9,7 +10,7 @@ from pydantic import Field
 from halo_mcp.index.store import Match
 from halo_mcp.tools.budget import DEFAULT_CHARS, NAME_CHARS, SPAN_ATTRIBUTE_CHARS, Page, cut, name, preview
 from halo_mcp.tools.params import Answer, Call, TraceId, call_text
-from halo_mcp.tools.render import number
+from halo_mcp.tools.render import counted, number
 
 _MATCH_CHARS: Final = 1_000
 """Of a longer match the text shows the beginning and the end."""
@@ -42,7 +43,8 @@ def search_trace(
     )
     page, shown = Page(DEFAULT_CHARS, reserve=1_400), list[Match]()
     searched = f"{number(found.spans_searched)} of {number(found.spans_total)} spans searched"
-    page.add(f"{number(found.total)} matches in {number(found.spans_matched)} spans; {searched}.")
+    matches = f"{number(found.total)} match{'' if found.total == 1 else 'es'}"
+    page.add(f"{matches} in {counted(found.spans_matched, 'span')}; {searched}.")
     for match in found.matches:
         text = _line(match, new_span=not shown or shown[-1].span_id != match.span_id)
         if not page.add(text):
@@ -63,7 +65,9 @@ def search_trace(
         ids = list(dict.fromkeys(match.span_id for match in shown))[:5]
         closing.append(f"Next: {call_text('view_spans', dataset=call.named, trace_id=trace_id, span_ids=ids)}")
     elif not found.total:
-        closing.append("No match: try fewer words, (?i), or another spelling.")
+        wanted = {"regex_pattern": re.escape(pattern) if literal else pattern}
+        elsewhere = call_text("query_traces", dataset=call.named, filters=wanted)
+        closing.append(f"No match: try fewer words, (?i), or another spelling; other traces: {elsewhere}")
     data = {
         "trace_id": trace_id,
         "match_count": found.total,

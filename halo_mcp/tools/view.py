@@ -308,8 +308,8 @@ def _indented(text: str, depth: int) -> str:
 def _size_line(summary: Mapping[str, Any]) -> str:
     names = ", ".join(f"{preview(title)} {count}" for title, count in summary["top_span_names"])
     return (
-        f"outline ({number(summary['truncated_response_bytes'])} bytes of spans do not fit into "
-        f"{number(summary['response_bytes_budget'])} characters, or an outline was asked for); span sizes min "
+        f"outline of {number(summary['truncated_response_bytes'])} bytes of spans (an answer holds "
+        f"{number(summary['response_bytes_budget'])} characters); span sizes min "
         f"{number(summary['span_response_bytes_min'])}, median {number(summary['span_response_bytes_median'])}, max "
         f"{number(summary['span_response_bytes_max'])} bytes; span names: {names}"
     )

@@ -389,7 +389,7 @@ def test_the_place_of_a_match_can_be_read_on_from_there(tmp_path: Path) -> None:
 
 def test_a_match_of_any_length_is_shown_with_its_beginning_and_its_end(desk: Desk) -> None:
     text = desk.text("search_trace", dataset="one_megabyte", trace_id="t1", pattern="(?s)line 7 .*line 44000 of")
-    assert "1 matches in 1 spans" in text
+    assert "1 match in 1 span" in text
     assert "line 7 of the long text" in text
     assert "line 44000 of" in text
     assert "characters …]" in text
