@@ -15,11 +15,14 @@ from typing import Final
 
 from halo_mcp.index import semconv
 
-INDEX_VERSION: Final = 2
+INDEX_VERSION: Final = 3
 """Bump when a column, a derivation or the layout of a segment changes: older indexes are then rebuilt."""
 
 MESSAGE_CHARS: Final = 500
 """Status and exception messages are cut to this many characters in the index; payloads keep all of it."""
+
+MOST_TOKENS: Final = 10**12
+"""More tokens on one span are a mistake, and their sums would leave BIGINT."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +51,13 @@ def _first(keys: Iterable[str]) -> str:
 
 
 def _integer(keys: Iterable[str]) -> str:
-    # Numbers may arrive as strings ("12", "12.0"); what is not a number counts as not set, so the next alias is tried.
-    return f"coalesce({', '.join(f'try_cast({_attribute(key)} AS BIGINT)' for key in keys)})"
+    # Numbers may arrive as strings ("12", "12.0"); what is no number, or no credible one, counts as not set, so the next
+    # alias is tried.
+    def of(key: str) -> str:
+        value = f"try_cast({_attribute(key)} AS BIGINT)"
+        return f"CASE WHEN {value} BETWEEN 0 AND {MOST_TOKENS} THEN {value} END"
+
+    return f"coalesce({', '.join(map(of, keys))})"
 
 
 def _mapped(value: str, mapping: Mapping[str, str]) -> str:
@@ -69,7 +77,7 @@ def _identifier(field: str) -> str:
 
 
 def unix_nano(field: str) -> str:
-    """SQL for the nanoseconds since the epoch of a time given as text; NULL when it is no time.
+    """SQL for the nanoseconds since the epoch of a time given as text; NULL when it is no time, or not within 64 bits.
 
     RFC 3339 with any number of fractional digits and any zone (none means UTC), or digits whose count tells the unit:
     10 seconds, 13 milliseconds, 16 microseconds, 19 nanoseconds. Never goes through a float.
@@ -83,12 +91,14 @@ def unix_nano(field: str) -> str:
     )
     scale = f"CASE length({field}) WHEN 10 THEN 1000000000 WHEN 13 THEN 1000000 WHEN 16 THEN 1000 WHEN 19 THEN 1 END"
     return (
-        f"CASE WHEN {field} IS NULL OR {field} = '' THEN NULL WHEN right({field}, 1) IN ('Z', 'z') THEN {wall_clock} "
+        # A time starts with a digit: DuckDB also takes words such as "infinity" and "epoch".
+        f"nullif(try(CASE WHEN {field} IS NULL OR NOT left(ltrim({field}), 1) BETWEEN '0' AND '9' THEN NULL "
+        f"WHEN right({field}, 1) IN ('Z', 'z') THEN {wall_clock} "
         rf"WHEN regexp_full_match({field}, '\d+') THEN try_cast({field} AS BIGINT) * ({scale}) "
         rf"WHEN regexp_full_match({field}, '\d{{10}}\.\d{{1,9}}') THEN "
         f"try_cast(left({field}, 10) || rpad(substr({field}, 12), 9, '0') AS BIGINT) "
         rf"WHEN regexp_matches({field}, ':\d\d(\.\d+)?[+-]\d\d:?\d\d$') THEN {wall_clock} - 1000000000 * ({offset_s}) "
-        f"ELSE {wall_clock} END"
+        f"ELSE {wall_clock} END), {2**63 - 1})"  # which is "infinity" to DuckDB
     )
 
 

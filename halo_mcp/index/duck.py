@@ -47,13 +47,16 @@ def fetch_arrays(result: duckdb.DuckDBPyConnection) -> dict[str, NDArray[Any]]:
 
 @contextmanager
 def failing_as_index(directory: Path) -> Generator[None, None, None]:
-    """Turn DuckDB's complaints about files and memory into IndexFailure; what we caused ourselves stays as it is."""
+    """Turn what DuckDB cannot do into IndexFailure; interruptions and refused input stay as they are."""
     import duckdb
 
     try:
         yield
-    except (duckdb.IOException, duckdb.OutOfMemoryException, duckdb.SerializationException) as error:
-        raise IndexFailure(str(directory), str(error).splitlines()[0][:300]) from error
+    except (duckdb.InterruptException, duckdb.InvalidInputException):
+        raise
+    except duckdb.Error as error:
+        reason = str(error).strip() or type(error).__name__
+        raise IndexFailure(str(directory), reason.splitlines()[0][:300]) from error
     except OSError as error:
         raise IndexFailure(str(directory), error.strerror or str(error)) from error
 

@@ -7,14 +7,25 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from halo_mcp.errors import InvalidTime
 from halo_mcp.index.ids import normalize_id
 from halo_mcp.index.semconv import ObservationKind
 from halo_mcp.index.span import as_text
 
-Names = Annotated[list[str], Field(max_length=500)]
+
+def whole_characters(text: str) -> str:
+    """``text`` if it can be written as UTF-8. Raises: ValueError."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("holds half of a surrogate pair, which is no character") from None
+    return text
+
+
+Text = Annotated[str, AfterValidator(whole_characters)]
+Names = Annotated[list[Text], Field(max_length=500)]
 Bound = Annotated[float | None, Field(ge=0)]
 
 AttributeOperator = Literal["eq", "ne", "contains", "exists", "gt", "lt"]
@@ -25,9 +36,9 @@ class AttributeFilter(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    key: str
+    key: Text
     op: AttributeOperator = "eq"
-    value: str = ""
+    value: Text = ""
 
 
 class TraceFilters(BaseModel):
@@ -48,11 +59,11 @@ class TraceFilters(BaseModel):
     tool_names: Names = []
     span_names: Names = []
     observation_kinds: list[ObservationKind] = []
-    project_id: str = ""
+    project_id: Text = ""
     task_keys: Names = []
     run_ids: Names = []
-    start_time_gte: str = Field(default="", description="RFC 3339 or epoch digits; trace starts at or after")
-    end_time_lte: str = Field(default="", description="trace ends at or before")
+    start_time_gte: Text = Field(default="", description="RFC 3339 or epoch digits; trace starts at or after")
+    end_time_lte: Text = Field(default="", description="trace ends at or before")
     min_duration_ms: Bound = None
     max_duration_ms: Bound = None
     min_tokens: Bound = Field(default=None, description="input + output over LLM spans")
@@ -62,7 +73,7 @@ class TraceFilters(BaseModel):
     attributes: list[AttributeFilter] = Field(
         default=[], max_length=5, description="value compared as text; gt/lt as numbers"
     )
-    regex_pattern: str = Field(default="", description="RE2; some span's JSON or decoded text matches. Scans payloads")
+    regex_pattern: Text = Field(default="", description="RE2; some span's JSON or decoded text matches. Scans payloads")
 
     @property
     def needs_payloads(self) -> bool:
@@ -99,7 +110,8 @@ _SPAN_LISTS: Final = {
     "span_names": "name",
     "observation_kinds": "observation_kind",
 }
-DURATION_MS: Final = "(end_time_unix_nano - start_time_unix_nano) / 1e6"
+DURATION_MS: Final = "(end_time_unix_nano::HUGEINT - start_time_unix_nano) / 1e6"
+"""Subtracted in HUGEINT: BIGINT overflows over some 292 years, and DOUBLE knows such times to 256 ns only."""
 TOKENS: Final = "coalesce(input_tokens, 0) + coalesce(output_tokens, 0)"
 _RANGES: Final = {"duration_ms": DURATION_MS, "tokens": TOKENS, "span_count": "span_count"}
 
@@ -137,12 +149,15 @@ def where(filters: TraceFilters) -> Where:
 _SCALES: Final = {10: 1_000_000_000, 13: 1_000_000, 16: 1_000, 19: 1}
 _EPOCH_SECONDS: Final = re.compile(r"(\d{10})\.(\d{1,9})", re.ASCII)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_LATEST_NANO: Final = 2**63 - 1
+_LATEST_NANO: Final = 2**63 - 2
+_TIME_CHARS: Final = 64
 
 
 def parse_time(argument: str, text: str) -> int:
     """Nanoseconds since the epoch; the same rules as ``columns.unix_nano``. Raises: InvalidTime."""
     text = text.strip()
+    if len(text) > _TIME_CHARS:
+        raise InvalidTime(argument, text[: _TIME_CHARS - 3] + "...")
     if text.isdecimal() and text.isascii():
         nano = int(text) * _SCALES.get(len(text), 0)
         if not 0 < nano <= _LATEST_NANO:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Final, Literal
 
 import orjson
-from pydantic import Field
+from pydantic import Field, TypeAdapter, ValidationError
 
 from halo_mcp.errors import InvalidCursor
 from halo_mcp.index.filters import TraceFilters
@@ -52,8 +52,8 @@ def encode_cursor(tool: str, dataset: str, arguments: Mapping[str, Any], state: 
     return base64.urlsafe_b64encode(orjson.dumps([_mark(tool, dataset, arguments), state])).decode().rstrip("=")
 
 
-def decode_cursor(cursor: str, tool: str, dataset: str, arguments: Mapping[str, Any]) -> Any:
-    """The state in ``cursor``; None for "". Raises: InvalidCursor."""
+def decode_cursor(cursor: str, tool: str, dataset: str, arguments: Mapping[str, Any], shape: Any = object) -> Any:
+    """The state in ``cursor``, of the type ``shape``; None for "". Raises: InvalidCursor."""
     if not cursor:
         return None
     try:
@@ -62,7 +62,11 @@ def decode_cursor(cursor: str, tool: str, dataset: str, arguments: Mapping[str, 
         raise InvalidCursor(tool) from None
     if mark != _mark(tool, dataset, arguments):
         raise InvalidCursor(tool)
-    return state
+    try:
+        # As JSON, in strict mode: an array may become a tuple, but text no number and an integer no float.
+        return TypeAdapter(shape).validate_json(orjson.dumps(state), strict=True)
+    except ValidationError:
+        raise InvalidCursor(tool) from None
 
 
 def _mark(tool: str, dataset: str, arguments: Mapping[str, Any]) -> str:

@@ -35,6 +35,7 @@ READ_ONLY: Final = ToolAnnotations(
 FULL_FILTERS_IN: Final = "query_traces"
 """The one tool whose schema spells the filters out: repeated in every tool they would fill most of tools/list."""
 _PROGRESS_EVERY_S: Final = 0.5
+_MOST_PROGRESS: Final = 0.999
 _log = logging.getLogger(__name__)
 
 _Dataset = Annotated[str, Field(description="name from list_datasets; empty = the default one")]
@@ -53,6 +54,12 @@ def publish(
         datasets = context.request_context.lifespan_context
         try:
             result = await _in_thread(context, partial(answer, datasets, dataset, function, arguments))
+            if response_format == "json":
+                return CallToolResult(
+                    content=[TextContent(text=orjson.dumps(result.data).decode())],
+                    structured_content=dict(result.data),
+                )
+            return _text(result.text)
         except HaloError as error:
             return _text(str(error), is_error=True)
         except anyio.get_cancelled_exc_class():
@@ -63,12 +70,6 @@ def publish(
                 f"Internal error in {function.__name__}; the server's log has the details. Other calls still work.",
                 is_error=True,
             )
-        if response_format == "json":
-            return CallToolResult(
-                content=[TextContent(text=orjson.dumps(result.data).decode())],
-                structured_content=dict(result.data),
-            )
-        return _text(result.text)
 
     _sign(run, function)
     meta: dict[str, Any] = {"anthropic/searchHint": hint} if hint else {}
@@ -163,7 +164,7 @@ async def _in_thread(context: Context[Datasets], call: Callable[[Work], Answer])
 
 
 async def _report(context: Context[Datasets], latest: list[tuple[float, float, str]], lock: threading.Lock) -> None:
-    """Send the newest progress twice a second; the value always grows, as MCP demands."""
+    """Send the newest progress twice a second; the value always grows, as MCP demands, and stays below 1.0."""
     sent = -1.0
     while True:
         await anyio.sleep(_PROGRESS_EVERY_S)
@@ -172,5 +173,12 @@ async def _report(context: Context[Datasets], latest: list[tuple[float, float, s
         if newest is None:
             continue
         done, total, message = newest
-        sent = max(done / total if total else 0.0, sent + 1e-4)
-        await context.report_progress(sent, 1.0, message)
+        following = _growing(sent, done / total if total else 0.0)
+        if following > sent:
+            sent = following
+            await context.report_progress(sent, 1.0, message)
+
+
+def _growing(sent: float, share: float) -> float:
+    """The progress to send after ``sent``: ``share``, or a little more than ``sent``; below 1.0, so it can go on."""
+    return max(min(share, _MOST_PROGRESS), sent + (1.0 - sent) * 1e-4)

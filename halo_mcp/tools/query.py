@@ -18,6 +18,8 @@ _HEADER: Final = (
 )
 _CURSOR: Final = "\u27e8cursor\u27e9"
 _CURSOR_CHARS: Final = 400
+_Position = tuple[float | int, str]
+"""Where a page ended: sort value (nanoseconds do not survive a float) and trace id."""
 
 
 def query_traces(
@@ -35,8 +37,8 @@ def query_traces(
     Next: view_trace(trace_id=...) to read one; count_traces for numbers without a list.
     """
     arguments = {"filters": filters.given(), "sort_by": sort_by}
-    after = decode_cursor(cursor, "query_traces", call.dataset, arguments)
-    page = call.store.traces(filters, sort_by, limit, (after[0], after[1]) if after else None, call.work)
+    after = decode_cursor(cursor, "query_traces", call.dataset, arguments, _Position)
+    page = call.store.traces(filters, sort_by, limit, after, call.work)
     following = _following(call, filters, sort_by, limit)
     text = Page(DEFAULT_CHARS, reserve=len(following) + _CURSOR_CHARS + 120)
     text.add(_HEADER)
