@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from pydantic import ValidationError
 
 from halo_mcp.config import load_settings
 from halo_mcp.datasets import Datasets, parse_sources
-from halo_mcp.errors import BadArgument, HaloError
+from halo_mcp.errors import BadArgument, HaloError, shown, why_unusable
 
 app = typer.Typer(
     name="halo-mcp",
@@ -84,7 +85,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return 141
     except Exception as error:
         if not (message := getattr(error, "format_message", None)):
-            raise
+            return _internal_error(error)
         # A usage error of click: missing or unknown verbs, arguments and options.
         context = getattr(error, "ctx", None)
         path = context.command_path if context else "halo-mcp"
@@ -92,6 +93,16 @@ def run(arguments: Sequence[str] | None = None) -> int:
             typer.echo(f"halo-mcp: {message().rstrip('.')}. Try '{path} --help'.", err=True)
         return int(getattr(error, "exit_code", 2))
     return result if isinstance(result, int) else 0
+
+
+def _internal_error(error: Exception) -> int:
+    """One line for what nobody foresaw; the exit code is EX_SOFTWARE of sysexits. Raises the error when debugging."""
+    if os.environ.get("HALO_MCP_DEBUG"):
+        raise error
+    what = " ".join(f"{type(error).__name__}: {error}".split())
+    hint = "(set HALO_MCP_DEBUG=1 for the traceback)"
+    typer.echo(f"halo-mcp: internal error: {printable(what)} {hint}", err=True)
+    return 70
 
 
 def _datasets(sources: Sequence[str], index_dir: Path | None, deadline_s: float | None = None) -> Datasets:
@@ -146,6 +157,8 @@ def query(
     as_json: Json = False,
 ) -> None:
     """List (or count) the traces that match."""
+    if group_by and not count:
+        raise BadArgument("--group-by says what to count by: add --count, or leave --group-by out.")
     filters = parse_filters(where)
     if count:
         _show(
@@ -180,6 +193,9 @@ def view(
         }
         _show([source], index_dir, None, "view_spans", arguments, as_json)
         return
+    if attribute or offset:
+        given = "--attribute" if attribute else "--offset"
+        raise BadArgument(f"{given} reads inside a span: name span ids after the trace id, or leave {given} out.")
     arguments = {"trace_id": trace_id, "detail": detail, "cursor": cursor, "max_chars": max_chars}
     _show([source], index_dir, None, "view_trace", arguments, as_json)
 
@@ -217,8 +233,14 @@ def demo(
     """Write a sample dataset with known failures: before.jsonl and after.jsonl."""
     from halo_mcp.demo import write_demo
 
-    directory.mkdir(parents=True, exist_ok=True)
-    truth = write_demo(directory, seed=seed)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        truth = write_demo(directory, seed=seed)
+    except (OSError, ValueError) as error:
+        place = shown(str(directory))
+        raise BadArgument(
+            f"The demo cannot be written to {place}: {why_unusable(error)}. Name another directory."
+        ) from error
     files = [directory / "before.jsonl", directory / "after.jsonl"]
     if as_json:
         typer.echo(json.dumps({"files": [str(file) for file in files]}))

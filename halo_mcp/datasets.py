@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import threading
 from collections.abc import Sequence
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from halo_mcp.config import Settings
-from halo_mcp.errors import BadArgument, UnknownDataset
+from halo_mcp.errors import BadArgument, UnknownDataset, shown, why_unusable
 
 if TYPE_CHECKING:
     from halo_mcp.index.store import SpanStore
@@ -26,7 +27,7 @@ def parse_sources(arguments: Sequence[str]) -> dict[str, list[str]]:
     datasets: dict[str, list[str]] = {}
     unnamed: list[str] = []
     for argument in arguments:
-        match = None if Path(argument).exists() else _NAMED.fullmatch(argument)
+        match = None if _exists(argument) else _NAMED.fullmatch(argument)
         if match:
             datasets.setdefault(match[1], []).append(match[2])
         else:
@@ -38,7 +39,28 @@ def parse_sources(arguments: Sequence[str]) -> dict[str, list[str]]:
 
 
 def _name_of(source: str) -> str:
-    return re.sub(r"[^A-Za-z0-9_.-]+", "-", Path(source).stem or Path(source).resolve().name).strip("-.") or "traces"
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", Path(source).stem or Path(os.path.abspath(source)).name).strip("-.") or (
+        "traces"
+    )
+
+
+def _exists(path: str) -> bool:
+    try:
+        return Path(path).exists()
+    except (OSError, ValueError):  # whoever reads the source says why
+        return False
+
+
+def _resolved(path: str) -> Path:
+    """Raises: BadArgument."""
+    try:
+        return Path(path).expanduser().resolve()
+    except (OSError, ValueError, RuntimeError) as error:  # too long, a NUL byte, an unknown ~user
+        raise _cannot_open(path, error) from error
+
+
+def _cannot_open(path: str, error: Exception) -> BadArgument:
+    return BadArgument(f"{shown(path)!r} cannot be opened: {why_unusable(error)}. Check the path; give it in full.")
 
 
 class Datasets:
@@ -47,6 +69,7 @@ class Datasets:
     def __init__(self, sources: dict[str, list[str]], settings: Settings) -> None:
         self.settings = settings
         self._sources = dict(sources)
+        self._opened_by_client: set[str] = set()
         self._stores: dict[str, SpanStore] = {}
         self._opening = threading.Lock()
 
@@ -68,7 +91,8 @@ class Datasets:
             if name not in self._stores:
                 from halo_mcp.index.local import LocalStore
 
-                self._stores[name] = LocalStore(name, self._sources[name], self.settings.index_dir)
+                roots = self.settings.roots if name in self._opened_by_client else ()
+                self._stores[name] = LocalStore(name, self._sources[name], self.settings.index_dir, roots)
             return name, self._stores[name]
 
     def open(self, argument: str) -> str:
@@ -77,19 +101,25 @@ class Datasets:
         Raises: BadArgument.
         """
         ((name, [path]),) = parse_sources([argument]).items()
-        resolved = Path(path).expanduser().resolve()
+        resolved = _resolved(path)
         if not any(resolved.is_relative_to(root) for root in self.settings.roots):
             allowed = ", ".join(map(str, self.settings.roots)) or "none"
             raise BadArgument(
-                f"{path} may not be opened: allowed directories are {allowed}. Start the server with --root DIR "
+                f"{shown(path)} may not be opened: allowed directories are {allowed}. Start the server with --root DIR "
                 "(or HALO_MCP_ROOTS), or name the file on its command line."
             )
-        if not resolved.exists():
-            raise BadArgument(f"There is no file or directory {path} to open. Check the path; give it in full.")
+        try:
+            exists = resolved.exists()
+        except (OSError, ValueError) as error:
+            raise _cannot_open(path, error) from error
+        if not exists:
+            raise BadArgument(f"There is no file or directory {shown(path)} to open. Check the path; give it in full.")
         known = self._sources.get(name)
-        if known is not None and [str(Path(source).expanduser().resolve()) for source in known] != [str(resolved)]:
+        if known is not None and [_resolved(source) for source in known] != [resolved]:
             raise BadArgument(f"Dataset {name!r} is already loaded from {', '.join(known)}; open with another NAME=.")
-        self._sources.setdefault(name, [str(resolved)])
+        if known is None:
+            self._opened_by_client.add(name)
+            self._sources[name] = [str(resolved)]
         return name
 
     def close(self) -> None:

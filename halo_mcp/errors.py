@@ -195,3 +195,14 @@ class DeadlineExceeded(Interrupted):
     def __init__(self, seconds: float, hint: str = "Narrow the filters and call again.") -> None:
         self.seconds = seconds
         super().__init__(f"This took longer than the {seconds:g} s allowed for one call. {hint}")
+
+
+def why_unusable(error: Exception) -> str:
+    """Why the operating system, or Python before it, did not take a path, without a full stop."""
+    return ((error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__).rstrip(".")
+
+
+def shown(path: str) -> str:
+    """A path as an error names it: short, on one line."""
+    printable = "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in path)
+    return printable if len(printable) <= 300 else printable[:297] + "..."

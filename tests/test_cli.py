@@ -408,3 +408,38 @@ def test_sources_without_a_name_are_one_dataset_and_named_ones_are_their_own(
     assert parse_sources(["traces/*.jsonl", "traces=other"]) == {"traces": ["traces/*.jsonl", "other"]}
     assert parse_sources(["."]).keys() == {tmp_path.name}
     assert parse_sources([]) == {}
+
+
+# --- errors in one line -----------------------------------------------------------------------------------------------
+def test_the_demo_says_when_it_cannot_be_written(halo: CommandLine, traces: Path, tmp_path: Path) -> None:
+    assert halo.fails("demo", traces).startswith("The demo cannot be written to TMP/traces.jsonl: File exists.")
+    assert "Not a directory" in halo.fails("demo", traces / "below")
+    (tmp_path / "taken" / "before.jsonl").mkdir(parents=True)
+    assert "Is a directory" in halo.fails("demo", tmp_path / "taken")
+
+
+def test_options_that_would_be_ignored_are_refused(halo: CommandLine, traces: Path) -> None:
+    assert "add --count" in halo.fails("query", traces, "--group-by", "outcome")
+    assert halo.fails("view", traces, "t1", "--attribute", "user").startswith("--attribute reads inside a span")
+    assert halo.fails("view", traces, "t1", "--offset", "5").startswith("--offset reads inside a span")
+
+
+def test_a_pipe_as_a_source_is_refused(halo: CommandLine, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    assert "it is a pipe, socket or device" in halo.fails("overview", tmp_path / "pipe")
+
+
+def test_an_unforeseen_error_is_one_line_and_code_70(
+    halo: CommandLine, traces: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError("no\nluck")
+
+    monkeypatch.delenv("HALO_MCP_DEBUG", raising=False)
+    monkeypatch.setattr("halo_mcp.cli._show", fail)
+    assert halo.fails("overview", traces, code=70) == (
+        "internal error: ZeroDivisionError: no luck (set HALO_MCP_DEBUG=1 for the traceback)"
+    )
+    monkeypatch.setenv("HALO_MCP_DEBUG", "1")
+    with pytest.raises(ZeroDivisionError):
+        halo("overview", traces)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from halo_mcp.errors import IndexFailure, NotTraces, SourceNotFound, SourceUnreadable, UnknownSpan, UnknownTrace
+from halo_mcp.errors import IndexFailure, NotTraces, SourceUnreadable, UnknownSpan, UnknownTrace
 from halo_mcp.index import columns
 from halo_mcp.index.build import update_index
 from halo_mcp.index.filters import DURATION_MS, TOKENS, AttributeFilter, TraceFilters, attribute_holds, where
@@ -29,6 +28,7 @@ from halo_mcp.index.scan import Condition, matching_traces
 from halo_mcp.index.search import SpanSearch
 from halo_mcp.index.segments import IndexDirectory, Listed, Manifest
 from halo_mcp.index.snapshot import Snapshot, TraceRows, among_spans
+from halo_mcp.index.sources import list_sources
 from halo_mcp.index.span import Span, as_mapping
 from halo_mcp.index.store import (
     Count,
@@ -46,9 +46,6 @@ from halo_mcp.index.work import Work
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-TRACE_FILE_SUFFIXES: Final = (".jsonl", ".ndjson", ".json")
-"""Files taken from a directory; a file named directly may have any name."""
 
 _SORT_SQL: Final[dict[SortKey, str]] = {
     "start_time": "start_time_unix_nano",
@@ -91,47 +88,14 @@ _NAMES: Final = {
 _SPAN_FIELDS: Final = [field.name for field in fields(SpanRow) if field.name not in ("error_text", "raw_bytes")]
 
 
-def list_sources(arguments: Sequence[str]) -> list[Listed]:
-    """The files that source arguments (files, globs, directories) lead to, each once, in the order given.
-
-    Raises: SourceNotFound, SourceUnreadable.
-    """
-    found: dict[str, Listed] = {}
-    for argument in arguments:
-        for path in _expand(argument):
-            try:
-                stat = path.stat()
-            except FileNotFoundError:
-                raise SourceNotFound(str(path)) from None
-            except OSError as error:
-                raise SourceUnreadable(str(path), error.strerror or str(error)) from error
-            name = os.path.abspath(path)
-            found.setdefault(name, Listed(name, stat.st_size, stat.st_mtime_ns, stat.st_ino))
-    return list(found.values())
-
-
-def _expand(argument: str) -> list[Path]:
-    path = Path(argument).expanduser()
-    if path.is_dir():
-        inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in TRACE_FILE_SUFFIXES and p.is_file())
-        if not inside:
-            raise SourceNotFound(argument, kind="directory")
-        return inside
-    if not path.exists() and glob.has_magic(str(path)):
-        matches = sorted(Path(match) for match in glob.glob(str(path), recursive=True) if Path(match).is_file())
-        if not matches:
-            raise SourceNotFound(argument, kind="glob")
-        return matches
-    return [path]
-
-
 class LocalStore:
     """Source arguments as one dataset. Opening is free; ``refresh`` lists, indexes and opens."""
 
-    def __init__(self, name: str, arguments: Sequence[str], index_root: Path) -> None:
+    def __init__(self, name: str, arguments: Sequence[str], index_root: Path, roots: Sequence[Path] = ()) -> None:
         self.name = name
         self.arguments = tuple(arguments)
         self._index_root = index_root
+        self._roots = tuple(roots)
         self._refreshing = threading.Lock()
         self._snapshot: Snapshot | None = None
         self._listed: list[Listed] = []
@@ -157,7 +121,7 @@ class LocalStore:
             self._refreshing.release()
 
     def _list(self) -> list[Listed]:
-        return list_sources(self.arguments)
+        return list_sources(self.arguments, self._roots)
 
     def _update(self, work: Work) -> None:
         for attempt in range(_OPEN_ATTEMPTS):
