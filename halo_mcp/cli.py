@@ -288,8 +288,7 @@ def parse_filters(given: Sequence[str]) -> Any:
     try:
         return TraceFilters.model_validate(values)
     except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, p['loc']))}: {p['msg']}" for p in error.errors(include_url=False))
-        raise BadArgument(f"--where cannot be used: {problems}.") from None
+        raise BadArgument(f"--where cannot be used: {_problems(error)}.") from None
 
 
 def _json_value(text: str, value: str) -> Any:
@@ -299,6 +298,11 @@ def _json_value(text: str, value: str) -> Any:
         raise BadArgument(
             f'--where {text!r}: give JSON such as attributes=[{{"key":"user","op":"eq","value":"u1"}}].'
         ) from None
+
+
+def _problems(error: ValidationError) -> str:
+    """What is wrong with which argument, on one line."""
+    return "; ".join(f"{'.'.join(map(str, p['loc']))}: {p['msg']}" for p in error.errors(include_url=False))
 
 
 def _tool(name: str) -> Callable[..., Any]:
@@ -332,8 +336,7 @@ def _show(
     try:
         arguments = checked(function, arguments)
     except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, p['loc']))}: {p['msg']}" for p in error.errors(include_url=False))
-        raise BadArgument(f"{problems}.") from None
+        raise BadArgument(f"{_problems(error)}.") from None
     with _Progress() as work:
         result = answer(datasets, "", function, arguments, work)
     typer.echo(json.dumps(result.data, ensure_ascii=False) if as_json else printable(result.text))

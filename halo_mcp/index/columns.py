@@ -154,7 +154,7 @@ OWN_COLUMNS: Final[tuple[Column, ...]] = (
     Column("end_time_unix_nano", "BIGINT", "End; NULL when unknown.", unix_nano("end_time"), "ns"),
     Column("status_code", "VARCHAR", "OK, ERROR or UNSET; UNSET with an exception event counts as ERROR.", _status_code()),
     Column("status_message", "VARCHAR", f"Status message, at most {MESSAGE_CHARS} characters.", f"nullif(left(status.message, {MESSAGE_CHARS}), '')"),
-    Column("service_name", "VARCHAR", "Resource attribute service.name.", "nullif(resource.attributes.\"service.name\", '')"),
+    Column("service_name", "VARCHAR", "Resource attribute service.name.", f"nullif(resource.attributes.\"{semconv.SERVICE_NAME}\", '')"),
     Column("observation_kind", "VARCHAR", "AGENT, LLM, TOOL, CHAIN, GUARDRAIL, RETRIEVER, EMBEDDING or SPAN.", _observation_kind()),
     Column("model_name", "VARCHAR", "Model that answered (else the one asked for).", _model_name()),
     Column("tool_name", "VARCHAR", "Tool called; only on TOOL spans.", _tool_name()),
@@ -273,7 +273,7 @@ def reader_columns() -> str:
         "start_time": "VARCHAR",
         "end_time": "VARCHAR",
         "status": "STRUCT(code VARCHAR, message VARCHAR)",
-        "resource": 'STRUCT(attributes STRUCT("service.name" VARCHAR))',
+        "resource": f'STRUCT(attributes STRUCT("{semconv.SERVICE_NAME}" VARCHAR))',
         "attributes": f'STRUCT({attributes}, "{semconv.EVENTS_ATTRIBUTE}" {events})',
         "events": events,
     }

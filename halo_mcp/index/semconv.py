@@ -70,7 +70,7 @@ SESSION_ID: Final = (
     "langfuse.session.id",
 )
 PROJECT_ID: Final = ("inference.project_id",)
-SERVICE_NAME: Final = ("service.name",)
+SERVICE_NAME: Final = "service.name"
 """A resource attribute."""
 
 TASK_KEY: Final = ("task.id", "task.key", "task_id", "instance_id")
