@@ -4,51 +4,27 @@ from __future__ import annotations
 
 import json
 import os
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
 import typer
-from pydantic import ValidationError
 
+from halo_mcp import cli_analysis as cli_analysis  # adds its verbs to ``app``
 from halo_mcp.config import load_settings
-from halo_mcp.datasets import Datasets, parse_sources
 from halo_mcp.errors import BadArgument, HaloError, shown, why_unusable
-
-app = typer.Typer(
-    name="halo-mcp",
-    help="Evidence about what AI agents did, from their traces: an MCP server, and its tools on the command line.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
+from halo_mcp.terminal import (
+    Deadline,
+    IndexDir,
+    Json,
+    MaxChars,
+    Sources,
+    Where,
+    app,
+    parse_filters,
+    printable,
+    show,
 )
-
-Sources = Annotated[
-    list[str],
-    typer.Argument(metavar="[NAME=]SOURCE...", help="files, globs, directories; NAME= makes several datasets"),
-]
-IndexDir = Annotated[Path | None, typer.Option(help="where indexes live [env: HALO_MCP_INDEX_DIR]")]
-Deadline = Annotated[
-    float | None, typer.Option("--deadline-s", help="seconds one question may take [env: HALO_MCP_DEADLINE_S]")
-]
-Json = Annotated[bool, typer.Option("--json", help="print JSON")]
-Where = Annotated[
-    list[str],
-    typer.Option(
-        "--where",
-        "-w",
-        metavar="FILTER=VALUE",
-        help="e.g. outcome=fail, tool_names=search,fetch, regex_pattern=timeout",
-    ),
-]
-MaxChars = Annotated[int, typer.Option(min=2_000, max=150_000, help="size of the answer")]
-_PICTURES: Final = (
-    {code: 0x2400 + code for code in range(0x20) if chr(code) not in "\n\t"}
-    | {0x7F: 0x2421}
-    | dict.fromkeys(range(0x80, 0xA0), 0xFFFD)
-)
-_NO_SOURCE: Final = "Give at least one trace file, for example: halo-mcp overview traces.jsonl"
 
 
 def _print_version(wanted: bool) -> None:
@@ -105,12 +81,6 @@ def _internal_error(error: Exception) -> int:
     return 70
 
 
-def _datasets(sources: Sequence[str], index_dir: Path | None, deadline_s: float | None = None) -> Datasets:
-    if not sources:
-        raise BadArgument(_NO_SOURCE)
-    return Datasets(parse_sources(sources), load_settings(index_dir=index_dir, deadline_s=deadline_s))
-
-
 @app.command(
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
     help="Serve traces to an MCP client over standard input and output (serve --help lists the options).",
@@ -124,7 +94,7 @@ def serve(context: typer.Context) -> int:
 @app.command()
 def index(sources: Sources, index_dir: IndexDir = None, as_json: Json = False) -> None:
     """Build or update the indexes, and say what was read."""
-    data = _show(sources, index_dir, None, "list_datasets", {}, as_json)
+    data = show(sources, index_dir, None, "list_datasets", {}, as_json)
     if any("error" in dataset for dataset in data["datasets"]):
         raise typer.Exit(1)
 
@@ -138,7 +108,7 @@ def overview(
     as_json: Json = False,
 ) -> None:
     """Summarise the traces: outcomes, failures, tools, tokens, errors."""
-    _show(sources, index_dir, deadline_s, "get_dataset_overview", {"filters": parse_filters(where)}, as_json)
+    show(sources, index_dir, deadline_s, "get_dataset_overview", {"filters": parse_filters(where)}, as_json)
 
 
 @app.command()
@@ -161,12 +131,12 @@ def query(
         raise BadArgument("--group-by says what to count by: add --count, or leave --group-by out.")
     filters = parse_filters(where)
     if count:
-        _show(
+        show(
             sources, index_dir, deadline_s, "count_traces", {"filters": filters, "group_by": group_by or None}, as_json
         )
         return
     arguments = {"filters": filters, "sort_by": sort_by, "limit": limit, "cursor": cursor}
-    _show(sources, index_dir, deadline_s, "query_traces", arguments, as_json)
+    show(sources, index_dir, deadline_s, "query_traces", arguments, as_json)
 
 
 @app.command()
@@ -191,13 +161,13 @@ def view(
             "offset": offset,
             "max_chars": max_chars,
         }
-        _show([source], index_dir, None, "view_spans", arguments, as_json)
+        show([source], index_dir, None, "view_spans", arguments, as_json)
         return
     if attribute or offset:
         given = "--attribute" if attribute else "--offset"
         raise BadArgument(f"{given} reads inside a span: name span ids after the trace id, or leave {given} out.")
     arguments = {"trace_id": trace_id, "detail": detail, "cursor": cursor, "max_chars": max_chars}
-    _show([source], index_dir, None, "view_trace", arguments, as_json)
+    show([source], index_dir, None, "view_trace", arguments, as_json)
 
 
 @app.command()
@@ -220,7 +190,7 @@ def search(
         "max_matches": max_matches,
         "literal": literal,
     }
-    _show([source], index_dir, deadline_s, "search_trace", arguments, as_json)
+    show([source], index_dir, deadline_s, "search_trace", arguments, as_json)
 
 
 @app.command()
@@ -264,114 +234,3 @@ def doctor(
 
     report = examine(source, load_settings(index_dir=index_dir))
     typer.echo(json.dumps(report.data, indent=2) if as_json else printable(report.text))
-
-
-def parse_filters(given: Sequence[str]) -> Any:
-    """TraceFilters from FILTER=VALUE texts; lists are comma separated, attributes are JSON. Raises: BadArgument."""
-    from halo_mcp.index.filters import TraceFilters
-
-    values: dict[str, Any] = {}
-    for text in given:
-        name, equals, value = text.partition("=")
-        field = TraceFilters.model_fields.get(name)
-        if not equals or field is None:
-            known = ", ".join(TraceFilters.model_fields)
-            raise BadArgument(f"--where {text!r} is not FILTER=VALUE with one of: {known}.")
-        if name == "attributes":
-            values[name] = _json_value(text, value)
-        elif "list[" in str(field.annotation):
-            values.setdefault(name, []).extend(value.split(","))
-        elif name in values:
-            raise BadArgument(f"--where {name} is given twice; it takes one value.")
-        else:
-            values[name] = value
-    try:
-        return TraceFilters.model_validate(values)
-    except ValidationError as error:
-        raise BadArgument(f"--where cannot be used: {_problems(error)}.") from None
-
-
-def _json_value(text: str, value: str) -> Any:
-    try:
-        return json.loads(value)
-    except json.JSONDecodeError:
-        raise BadArgument(
-            f'--where {text!r}: give JSON such as attributes=[{{"key":"user","op":"eq","value":"u1"}}].'
-        ) from None
-
-
-def _problems(error: ValidationError) -> str:
-    """What is wrong with which argument, on one line."""
-    return "; ".join(f"{'.'.join(map(str, p['loc']))}: {p['msg']}" for p in error.errors(include_url=False))
-
-
-def _tool(name: str) -> Callable[..., Any]:
-    from halo_mcp.tools import overview, query, search, view
-
-    functions = (
-        overview.list_datasets,
-        overview.get_dataset_overview,
-        query.query_traces,
-        query.count_traces,
-        view.view_trace,
-        view.view_spans,
-        search.search_trace,
-    )
-    return {function.__name__: function for function in functions}[name]
-
-
-def _show(
-    sources: Sequence[str],
-    index_dir: Path | None,
-    deadline_s: float | None,
-    tool: str,
-    arguments: dict[str, Any],
-    as_json: bool,
-) -> Mapping[str, Any]:
-    """Call a tool, print its answer and return its data; arguments are checked as the server checks them."""
-    from halo_mcp.tools.calls import answer, checked
-
-    datasets = _datasets(sources, index_dir, deadline_s)
-    function = _tool(tool)
-    try:
-        arguments = checked(function, arguments)
-    except ValidationError as error:
-        raise BadArgument(f"{_problems(error)}.") from None
-    with _Progress() as work:
-        result = answer(datasets, "", function, arguments, work)
-    typer.echo(json.dumps(result.data, ensure_ascii=False) if as_json else printable(result.text))
-    return result.data
-
-
-def printable(text: str) -> str:
-    """Text from traces without the control characters that would steer a terminal: shown as their pictures."""
-    return text.translate(_PICTURES)
-
-
-class _Progress:
-    """A Work with a progress bar on standard error, shown only to people and only when something takes long."""
-
-    def __init__(self) -> None:
-        from halo_mcp.index.work import Work
-
-        self._bar: Any = None
-        self._task: Any = None
-        self._work = Work(on_progress=self._update if sys.stderr.isatty() else None)
-
-    def __enter__(self) -> Any:
-        return self._work
-
-    def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-
-    def _update(self, done: float, total: float, message: str) -> None:
-        if self._bar is None:
-            from rich.console import Console
-            from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-            columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-            self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
-            self._task = self._bar.add_task(message, total=1.0)
-            self._bar.start()
-        self._bar.update(self._task, completed=done / total if total else 0.0, description=message)

@@ -16,11 +16,8 @@ from pydantic import ValidationError
 
 from halo_mcp import __version__
 from halo_mcp.datasets import Datasets
-from halo_mcp.tools.overview import get_dataset_overview, list_datasets
+from halo_mcp.tools.catalog import CATALOG
 from halo_mcp.tools.publish import publish
-from halo_mcp.tools.query import count_traces, query_traces
-from halo_mcp.tools.search import search_trace
-from halo_mcp.tools.view import view_spans, view_trace
 
 INSTRUCTIONS: Final = """\
 Evidence about what AI agents did, from their OpenTelemetry traces: which tools fail, how often, in which traces, why.
@@ -41,15 +38,7 @@ CACHE_MS: Final = 3_600_000
 
 def build_tools() -> list[Tool]:
     """Every tool, in the order in which clients list them."""
-    return [
-        publish(get_dataset_overview, title="Dataset overview", always_load=True),
-        publish(query_traces, title="List traces", hint="find traces by outcome error tool model agent time regex"),
-        publish(count_traces, title="Count traces", hint="count traces by group, test hypothesis, rates"),
-        publish(view_trace, title="Read a trace", hint="read trace spans tree messages tool calls", large=True),
-        publish(view_spans, title="Read spans", hint="read long span attributes prompts outputs", large=True),
-        publish(search_trace, title="Search a trace", hint="regex grep inside one trace"),
-        publish(list_datasets, title="List datasets", hint="loaded trace files, open file, ingest problems"),
-    ]
+    return [publish(entry) for entry in CATALOG]
 
 
 class HaloServer(MCPServer[Datasets]):

@@ -15,10 +15,11 @@ import pytest
 from inline_snapshot import snapshot
 
 from halo_mcp import __version__
-from halo_mcp.cli import parse_filters, run
+from halo_mcp.cli import run
 from halo_mcp.config import DEFAULT_DEADLINE_S, load_settings
 from halo_mcp.datasets import parse_sources
 from halo_mcp.errors import BadArgument
+from halo_mcp.terminal import parse_filters
 from tests.builders import agent, llm, span, write_lines
 
 ROOT: Final = Path(__file__).parents[1]
@@ -436,7 +437,7 @@ def test_an_unforeseen_error_is_one_line_and_code_70(
         raise ZeroDivisionError("no\nluck")
 
     monkeypatch.delenv("HALO_MCP_DEBUG", raising=False)
-    monkeypatch.setattr("halo_mcp.cli._show", fail)
+    monkeypatch.setattr("halo_mcp.cli.show", fail)
     assert halo.fails("overview", traces, code=70) == (
         "internal error: ZeroDivisionError: no luck (set HALO_MCP_DEBUG=1 for the traceback)"
     )

@@ -23,10 +23,10 @@ from pydantic import ConfigDict, Field
 
 from halo_mcp.datasets import Datasets
 from halo_mcp.errors import HaloError
-from halo_mcp.index.filters import TraceFilters
 from halo_mcp.index.work import Work
 from halo_mcp.tools.budget import RESULT_META
 from halo_mcp.tools.calls import ToolFunction, about_all_datasets, answer, own_parameters
+from halo_mcp.tools.catalog import Published
 from halo_mcp.tools.params import Answer, ResponseFormat
 
 READ_ONLY: Final = ToolAnnotations(
@@ -34,6 +34,7 @@ READ_ONLY: Final = ToolAnnotations(
 )
 FULL_FILTERS_IN: Final = "query_traces"
 """The one tool whose schema spells the filters out: repeated in every tool they would fill most of tools/list."""
+_FILTERS_IN_WORDS: Final = f"conditions as in {FULL_FILTERS_IN}; {{}} = all traces"
 _PROGRESS_EVERY_S: Final = 0.5
 _MOST_PROGRESS: Final = 0.999
 _log = logging.getLogger(__name__)
@@ -42,10 +43,9 @@ _Dataset = Annotated[str, Field(description="name from list_datasets; empty = th
 _Format = Annotated[ResponseFormat, Field(description="json: the same facts as structured data")]
 
 
-def publish(
-    function: ToolFunction, *, title: str, hint: str = "", always_load: bool = False, large: bool = False
-) -> Tool:
-    """The MCP tool of ``function``. ``hint``: words for Claude Code's tool search."""
+def publish(entry: Published) -> Tool:
+    """The MCP tool of a catalogue entry."""
+    function = entry.function
 
     async def run(**arguments: Any) -> CallToolResult:
         context = cast("Context[Datasets]", arguments.pop("ctx"))
@@ -72,13 +72,13 @@ def publish(
             )
 
     _sign(run, function)
-    meta: dict[str, Any] = {"anthropic/searchHint": hint} if hint else {}
-    meta |= {"anthropic/alwaysLoad": True} if always_load else {}
-    meta |= RESULT_META if large else {}
+    meta: dict[str, Any] = {"anthropic/searchHint": entry.hint} if entry.hint else {}
+    meta |= {"anthropic/alwaysLoad": True} if entry.always_load else {}
+    meta |= RESULT_META if entry.large else {}
     tool = Tool.from_function(
         run,
         name=function.__name__,
-        title=title,
+        title=entry.title,
         description=inspect.getdoc(function),
         annotations=READ_ONLY,
         meta=meta or None,
@@ -112,15 +112,9 @@ def _strict(tool: Tool) -> Tool:
     tool.fn_metadata.arg_model = model
     tool.parameters = _lean(model.model_json_schema(by_alias=True))
     if tool.name != FULL_FILTERS_IN and "filters" in tool.parameters["properties"]:
-        tool.parameters["properties"]["filters"] = {"type": "object", "description": _filters_in_words()}
+        tool.parameters["properties"]["filters"] = {"type": "object", "description": _FILTERS_IN_WORDS}
         tool.parameters.pop("$defs", None)
     return tool
-
-
-def _filters_in_words() -> str:
-    """The keys of TraceFilters, for the tools that do not spell the schema out."""
-    keys = ", ".join(TraceFilters.model_fields)
-    return f"conditions, all must hold, {{}} = all traces; typed as in {FULL_FILTERS_IN}: {keys}"
 
 
 def _lean(schema: Any) -> Any:

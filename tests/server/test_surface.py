@@ -13,7 +13,7 @@ from tests.builders import agent, llm, span, write_lines
 from tests.tools.desk import ERAS, Era, serving, tool_names
 
 RECORDED: Final = Path(__file__).with_name("tools.json")
-"""The whole of tools/list. To record a wanted change: write the new list there and read the difference."""
+"""The whole of tools/list. To record a wanted change: `python -m tests.server.record`, and read the difference."""
 
 
 def dataset(tmp_path: Path) -> Path:

@@ -1,0 +1,3 @@
+"""The verbs that ask about many traces at once."""
+
+from __future__ import annotations

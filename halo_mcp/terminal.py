@@ -1,0 +1,153 @@
+"""What the verbs of the command line share: options, filters as text, calling a tool and printing its answer."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+from pydantic import ValidationError
+
+from halo_mcp.config import load_settings
+from halo_mcp.datasets import Datasets, parse_sources
+from halo_mcp.errors import BadArgument
+
+app = typer.Typer(
+    name="halo-mcp",
+    help="Evidence about what AI agents did, from their traces: an MCP server, and its tools on the command line.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Sources = Annotated[
+    list[str],
+    typer.Argument(metavar="[NAME=]SOURCE...", help="files, globs, directories; NAME= makes several datasets"),
+]
+IndexDir = Annotated[Path | None, typer.Option(help="where indexes live [env: HALO_MCP_INDEX_DIR]")]
+Deadline = Annotated[
+    float | None, typer.Option("--deadline-s", help="seconds one question may take [env: HALO_MCP_DEADLINE_S]")
+]
+Json = Annotated[bool, typer.Option("--json", help="print JSON")]
+Where = Annotated[
+    list[str],
+    typer.Option(
+        "--where",
+        "-w",
+        metavar="FILTER=VALUE",
+        help="e.g. outcome=fail, tool_names=search,fetch, regex_pattern=timeout",
+    ),
+]
+MaxChars = Annotated[int, typer.Option(min=2_000, max=150_000, help="size of the answer")]
+_PICTURES: Final = (
+    {code: 0x2400 + code for code in range(0x20) if chr(code) not in "\n\t"}
+    | {0x7F: 0x2421}
+    | dict.fromkeys(range(0x80, 0xA0), 0xFFFD)
+)
+_NO_SOURCE: Final = "Give at least one trace file, for example: halo-mcp overview traces.jsonl"
+
+
+def opened(sources: Sequence[str], index_dir: Path | None, deadline_s: float | None = None) -> Datasets:
+    if not sources:
+        raise BadArgument(_NO_SOURCE)
+    return Datasets(parse_sources(sources), load_settings(index_dir=index_dir, deadline_s=deadline_s))
+
+
+def parse_filters(given: Sequence[str]) -> Any:
+    """TraceFilters from FILTER=VALUE texts; lists are comma separated, attributes are JSON. Raises: BadArgument."""
+    from halo_mcp.index.filters import TraceFilters
+
+    values: dict[str, Any] = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        field = TraceFilters.model_fields.get(name)
+        if not equals or field is None:
+            known = ", ".join(TraceFilters.model_fields)
+            raise BadArgument(f"--where {text!r} is not FILTER=VALUE with one of: {known}.")
+        if name == "attributes":
+            values[name] = _json_value(text, value)
+        elif "list[" in str(field.annotation):
+            values.setdefault(name, []).extend(value.split(","))
+        elif name in values:
+            raise BadArgument(f"--where {name} is given twice; it takes one value.")
+        else:
+            values[name] = value
+    try:
+        return TraceFilters.model_validate(values)
+    except ValidationError as error:
+        raise BadArgument(f"--where cannot be used: {_problems(error)}.") from None
+
+
+def _json_value(text: str, value: str) -> Any:
+    try:
+        return json.loads(value)
+    except json.JSONDecodeError:
+        raise BadArgument(
+            f'--where {text!r}: give JSON such as attributes=[{{"key":"user","op":"eq","value":"u1"}}].'
+        ) from None
+
+
+def _problems(error: ValidationError) -> str:
+    """What is wrong with which argument, on one line."""
+    return "; ".join(f"{'.'.join(map(str, p['loc']))}: {p['msg']}" for p in error.errors(include_url=False))
+
+
+def show(
+    sources: Sequence[str],
+    index_dir: Path | None,
+    deadline_s: float | None,
+    tool: str,
+    arguments: dict[str, Any],
+    as_json: bool,
+) -> Mapping[str, Any]:
+    """Call a tool, print its answer and return its data; arguments are checked as the server checks them."""
+    from halo_mcp.tools.calls import answer, checked
+    from halo_mcp.tools.catalog import by_name
+
+    datasets = opened(sources, index_dir, deadline_s)
+    function = by_name(tool)
+    try:
+        arguments = checked(function, arguments)
+    except ValidationError as error:
+        raise BadArgument(f"{_problems(error)}.") from None
+    with _Progress() as work:
+        result = answer(datasets, "", function, arguments, work)
+    typer.echo(json.dumps(result.data, ensure_ascii=False) if as_json else printable(result.text))
+    return result.data
+
+
+def printable(text: str) -> str:
+    """Text from traces without the control characters that would steer a terminal: shown as their pictures."""
+    return text.translate(_PICTURES)
+
+
+class _Progress:
+    """A Work with a progress bar on standard error, shown only to people and only when something takes long."""
+
+    def __init__(self) -> None:
+        from halo_mcp.index.work import Work
+
+        self._bar: Any = None
+        self._task: Any = None
+        self._work = Work(on_progress=self._update if sys.stderr.isatty() else None)
+
+    def __enter__(self) -> Any:
+        return self._work
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def _update(self, done: float, total: float, message: str) -> None:
+        if self._bar is None:
+            from rich.console import Console
+            from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+            columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+            self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
+            self._task = self._bar.add_task(message, total=1.0)
+            self._bar.start()
+        self._bar.update(self._task, completed=done / total if total else 0.0, description=message)

@@ -1,0 +1,42 @@
+"""Every tool once: its function, its title, and what a client's tool search and display go by."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from halo_mcp.tools.calls import ToolFunction
+from halo_mcp.tools.overview import get_dataset_overview, list_datasets
+from halo_mcp.tools.query import count_traces, query_traces
+from halo_mcp.tools.search import search_trace
+from halo_mcp.tools.view import view_spans, view_trace
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A tool function and how clients are told of it."""
+
+    function: ToolFunction
+    title: str
+    hint: str = ""
+    """Words for Claude Code's tool search."""
+    always_load: bool = False
+    large: bool = False
+    """Its answer may be asked for beyond what clients keep inline by default."""
+
+
+CATALOG: Final = (
+    Published(get_dataset_overview, "Dataset overview", always_load=True),
+    Published(query_traces, "List traces", "find traces by outcome error tool model agent time regex"),
+    Published(count_traces, "Count traces", "count traces by group, test hypothesis, rates"),
+    Published(view_trace, "Read a trace", "read trace spans tree messages tool calls", large=True),
+    Published(view_spans, "Read spans", "read long span attributes prompts outputs", large=True),
+    Published(search_trace, "Search a trace", "regex grep inside one trace"),
+    Published(list_datasets, "List datasets", "loaded trace files, open file, ingest problems"),
+)
+"""In the order in which clients list them."""
+
+
+def by_name(name: str) -> ToolFunction:
+    """The function of a tool. Raises: KeyError."""
+    return {entry.function.__name__: entry.function for entry in CATALOG}[name]
