@@ -28,3 +28,19 @@ def failures(
         "cursor": cursor,
     }
     show(sources, index_dir, deadline_s, "list_failure_modes", arguments, as_json)
+
+
+@app.command()
+def tools(
+    sources: Sources,
+    where: Where = [],  # noqa: B006
+    tool: Annotated[list[str], typer.Option(help="only this tool; may be repeated")] = [],  # noqa: B006
+    trace: Annotated[str, typer.Option(metavar="TRACE_ID", help="the calls of one trace, beside another run")] = "",
+    against: Annotated[str, typer.Option(metavar="TRACE_ID", help="with --trace: which other run")] = "",
+    index_dir: IndexDir = None,
+    deadline_s: Deadline = None,
+    as_json: Json = False,
+) -> None:
+    """Say how tools are used: failures, retries, recovery, loops, waste, time."""
+    arguments = {"filters": parse_filters(where), "tool_names": tool, "trace_id": trace, "against": against}
+    show(sources, index_dir, deadline_s, "analyze_tool_use", arguments, as_json)

@@ -122,7 +122,7 @@ _LIMIT: Final = (
     r"\b(?:turn|step|iteration|recursion|sample|budget)[ _-]?(?:limit|budget)?[ _](?:exceeded|reached|exhausted)|"
     r"\bMaxTurnsExceeded|\bout of budget)"
 )
-_INVALID_ARGUMENTS: Final = (
+INVALID_ARGUMENTS: Final = (
     _LEADING + r"(?i:(?:input )?validation (?:error|failed)|\d+ validation errors?|"
     r"(?:invalid|unexpected|missing|unknown|unrecognized|malformed)(?: \w+){0,2} "
     r"(?:argument|parameter|input|field|json|tool|function|schema|property|keyword|key|type|value)s?\b|"
@@ -130,7 +130,9 @@ _INVALID_ARGUMENTS: Final = (
     r"schema (?:mismatch|validation)|failed to parse)",
     (
         r"(?i:missing \d+ required|required (?:argument|parameter|property|field)|got an unexpected keyword|"
-        r"is a required property|does not match (?:the )?schema|field required)"
+        r"is a required property|does not match (?:the )?schema|field required|"
+        r"\b(?:must be|should be|expected) (?:<|>|=|at most|at least|one of|between|a |an |less|greater|positive|"
+        r"non-empty|of type))"
     ),
 )
 _ACCESS_DENIED: Final = _LEADING + (
@@ -200,7 +202,7 @@ SOFT_RULES: Final = (
     Rule(
         "invalid_arguments",
         "a short output says that the tool, its arguments or their shape were wrong",
-        f"brief AND {_matches('words', *_INVALID_ARGUMENTS)}",
+        f"brief AND {_matches('words', *INVALID_ARGUMENTS)}",
     ),
     Rule(
         "access_denied",

@@ -30,6 +30,7 @@ from halo_mcp.index.reading import Sources
 from halo_mcp.index.scan import Condition, matching_traces
 from halo_mcp.index.search import SpanSearch
 from halo_mcp.index.segments import IndexDirectory, Listed, Manifest
+from halo_mcp.index.sequences import ToolCall, opposite_run, read_calls
 from halo_mcp.index.snapshot import Snapshot, TraceRows, among_spans
 from halo_mcp.index.sources import list_sources
 from halo_mcp.index.span import Span, as_mapping
@@ -45,6 +46,7 @@ from halo_mcp.index.store import (
     TracePage,
     TraceRow,
 )
+from halo_mcp.index.tool_use import ToolUse, read_tool_use
 from halo_mcp.index.work import Work
 
 if TYPE_CHECKING:
@@ -209,6 +211,22 @@ class LocalStore:
             record = sources.record(int(places.source_no[0]), text, snapshot.trace_id(key))
             found.append(FailureEvidence(mode, quote_failure(record, mode.rule, mode.text)))
         return found
+
+    # --- tools ---------------------------------------------------------------------------------------------------
+    def tool_use(self, filters: TraceFilters, work: Work) -> ToolUse:
+        snapshot = self._current
+        return snapshot.remembered(
+            f"tool use {filters.model_dump_json()}",
+            lambda: read_tool_use(snapshot, *self._selection(snapshot, filters, work), work),
+        )
+
+    def tool_calls(self, trace_id: str) -> list[ToolCall]:
+        snapshot = self._current
+        return read_calls(snapshot, self._key(snapshot, trace_id))
+
+    def opposite_run(self, trace_id: str) -> str | None:
+        snapshot = self._current
+        return opposite_run(snapshot, self._key(snapshot, trace_id))
 
     # --- traces ------------------------------------------------------------------------------------------------
     def _selection(self, snapshot: Snapshot, filters: TraceFilters, work: Work) -> tuple[str, list[Any]]:

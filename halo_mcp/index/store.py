@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Literal, Protocol
 from halo_mcp.index.failures import FailureEvidence, FailureMode, FailureModes
 from halo_mcp.index.filters import TraceFilters
 from halo_mcp.index.semconv import ObservationKind
+from halo_mcp.index.sequences import ToolCall
 from halo_mcp.index.span import Span
+from halo_mcp.index.tool_use import ToolUse
 from halo_mcp.index.work import Work
 
 if TYPE_CHECKING:
@@ -281,6 +283,18 @@ class SpanStore(Protocol):
 
     def failure_evidence(self, modes: Sequence[FailureMode], work: Work) -> list[FailureEvidence]:
         """The modes, each with a quote from its example."""
+        ...
+
+    def tool_use(self, filters: TraceFilters, work: Work) -> ToolUse:
+        """What tools did in the matching traces."""
+        ...
+
+    def tool_calls(self, trace_id: str) -> list[ToolCall]:
+        """The tool calls of one trace, in time order."""
+        ...
+
+    def opposite_run(self, trace_id: str) -> str | None:
+        """A trace of the same task with the other outcome; None when there is none."""
         ...
 
     def traces(

@@ -188,7 +188,7 @@ def _failure_lines(found: FailureModes) -> Iterator[str]:
         return
     shown = found.modes[:_MODES_SHOWN]
     yield (
-        f"failure modes ({len(shown)} of {number(found.mode_count)}; errors where they begin, soft errors by rule, loops)"
+        f"failure modes ({len(shown)} of {number(found.mode_count)}; errors where they begin, soft errors, loops)"
         ": id / spans / traces (of failing, of passing) / what / example"
     )
     for mode in shown:
