@@ -118,19 +118,25 @@ def _text(results: Mapping[str, Sequence[CheckResult]], told: Mapping[str, Seque
 
 
 def _verdict(results: Sequence[CheckResult]) -> str:
+    from halo_mcp.tools.render import counted
+
     counts = {status: sum(result.status == status for result in results) for status in ("pass", "fail", "error")}
-    return f"{len(results)} checks: " + ", ".join(f"{count} {status}" for status, count in counts.items() if count)
+    return f"{counted(len(results), 'check')}: " + ", ".join(
+        f"{count} {status}" for status, count in counts.items() if count
+    )
 
 
 def _told(result: CheckResult) -> str:
     """What was asked, what was measured, and examples of what is against it."""
+    from halo_mcp.tools.render import counted, number
+
     check, measured = result.check, result.measured
     asked = f"{check.metric} {check.op} {check.threshold:g}"
     if measured is None or result.value is None:
         return f"asked {asked}: {result.reason}"
-    facts = f"{measured.traces:,} of {measured.population:,} traces"
+    facts = f"{number(measured.traces)} of {counted(measured.population, 'trace')}"
     if check.failure_mode is not None:
-        facts += f", {measured.spans:,} spans"
+        facts += f", {counted(measured.spans, 'span')}"
     lines = [f"asked {asked}, is {result.value:.6g}: {facts}"]
     for example in result.offending:
         span = f" span {example.span_id}" if example.span_id else ""
