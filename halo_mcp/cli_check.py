@@ -15,7 +15,6 @@ from halo_mcp.terminal import Deadline, IndexDir, Json, Progress, Sources, Where
 
 if TYPE_CHECKING:
     from halo_mcp.index.checks import CheckResult
-    from halo_mcp.index.work import Work
 
 _QUOTE_CHARS: Final = 160
 _BROKEN: Final = 2
@@ -49,7 +48,9 @@ def check(
         results = _results(checks, datasets)
         told = {name: [_told(result) for result in some] for name, some in results.items()}
         if junit is not None:
-            _write_junit(junit, results, told)
+            from halo_mcp.junit import junit_xml
+
+            _write(junit, junit_xml(results, told))
     except Cancelled:
         raise
     except HaloError as error:
@@ -82,21 +83,13 @@ def _add(path: Path, datasets: Datasets, mode_id: str, max_share: float, where: 
     _, store = datasets.get("")
     with Progress() as work:
         store.refresh(work)
-        added = check_for(store.pinned(), mode_id, max_share, parse_filters(where), _timed(work, datasets))
+        added = check_for(
+            store.pinned(), mode_id, max_share, parse_filters(where), work.renewed(datasets.settings.deadline_s)
+        )
     if any(check.name == added.name for check in known):
         raise BadArgument(f"{shown(str(path))} has a check {added.name!r} already. Remove or rename it first.")
     _write(path, CheckFile(version=CHECK_FILE_VERSION, checks=[*known, added]).to_json())
     typer.echo(printable(f"Added to {path}: {added.name!r}, share_of_traces <= {max_share:g}. Edit it as you like."))
-
-
-def _timed(work: Work, datasets: Datasets) -> Work:
-    return work.renewed(datasets.settings.deadline_s)
-
-
-def _write_junit(path: Path, results: Mapping[str, Sequence[CheckResult]], told: Mapping[str, Sequence[str]]) -> None:
-    from halo_mcp.junit import junit
-
-    _write(path, junit(results, told))
 
 
 def _write(path: Path, text: str) -> None:

@@ -16,7 +16,7 @@ _NOT_XML: Final = re.compile("[^\t\n\x20-\x7e\xa0-\ud7ff\ue000-\ufffd\U00010000-
 """What XML 1.0 cannot hold (section 2.2), and the control characters that it discourages."""
 
 
-def junit(results: Mapping[str, Sequence[CheckResult]], told: Mapping[str, Sequence[str]]) -> str:
+def junit_xml(results: Mapping[str, Sequence[CheckResult]], told: Mapping[str, Sequence[str]]) -> str:
     """One suite per dataset, one case per check; ``told`` is what is to be read about each of them."""
     suites = ElementTree.Element("testsuites", _totals("halo-mcp check", [r for rs in results.values() for r in rs]))
     for dataset, of_dataset in results.items():

@@ -13,7 +13,7 @@ import pytest
 from halo_mcp.cli import run
 from halo_mcp.demo import write_demo
 from halo_mcp.index.checks import Check, CheckResult
-from halo_mcp.junit import junit
+from halo_mcp.junit import junit_xml
 from tests.builders import span, write_lines
 from tests.console_blocks import with_outputs
 
@@ -146,7 +146,7 @@ def test_junit_tells_failures_and_errors_apart(here: Path, traces: Path) -> None
 def test_junit_is_xml_whatever_the_traces_say() -> None:
     nasty = "\x1b[31m<&\"'>]]>\x00\x0b\x85\ufffe\ud800 é 😀"
     result = CheckResult(Check.model_validate(check("n")), "error", None, None, nasty)
-    (suite,) = ElementTree.fromstring(junit({nasty: [result]}, {nasty: [f"{nasty}\n{nasty}"]}))
+    (suite,) = ElementTree.fromstring(junit_xml({nasty: [result]}, {nasty: [f"{nasty}\n{nasty}"]}))
     (error,) = suite[0]
     assert error.text == "\n".join(["\ufffd[31m<&\"'>]]>\ufffd\ufffd\ufffd\ufffd\ufffd é 😀"] * 2)
 
