@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from halo_mcp.datasets import Datasets
-from halo_mcp.errors import BadArgument, Cancelled, HaloError, shown, why_unusable
+from halo_mcp.errors import BadArgument, HaloError, SourceChanged, shown, why_unusable
 from halo_mcp.terminal import Deadline, IndexDir, Json, Progress, Sources, Where, app, opened, parse_filters, printable
 
 if TYPE_CHECKING:
@@ -30,8 +30,8 @@ def check(
         str, typer.Option(metavar="MODE_ID", help="write a check for this failure mode into CHECKS.json instead")
     ] = "",
     max_share: Annotated[
-        float, typer.Option(min=0, max=1, help="with --add: share of traces that may have it, e.g. 0.02")
-    ] = 0.0,
+        float | None, typer.Option(min=0, max=1, help="with --add: share of traces that may have it; default 0")
+    ] = None,
     where: Where = [],  # noqa: B006
     index_dir: IndexDir = None,
     deadline_s: Deadline = None,
@@ -41,18 +41,16 @@ def check(
     try:
         datasets = opened(sources, index_dir, deadline_s)
         if add:
-            _add(checks, datasets, add, max_share, where)
+            _add(checks, datasets, add, max_share or 0.0, where)
             return
-        if where:
-            raise BadArgument("--where goes with --add: a check has its own filters, in its file.")
+        if where or max_share is not None:
+            raise BadArgument("--where and --max-share go with --add: a saved check has its own filters and threshold.")
         results = _results(checks, datasets)
         told = {name: [_told(result) for result in some] for name, some in results.items()}
         if junit is not None:
             from halo_mcp.junit import junit_xml
 
             _write(junit, junit_xml(results, told))
-    except Cancelled:
-        raise
     except HaloError as error:
         typer.echo(f"halo-mcp: {printable(str(error))}", err=True)
         raise typer.Exit(_BROKEN) from None
@@ -71,7 +69,12 @@ def _results(checks: Path, datasets: Datasets) -> dict[str, list[CheckResult]]:
         for name in datasets.names:
             _, store = datasets.get(name)
             store.refresh(work)
-            results[name] = evaluate(store.pinned(), wanted, work, datasets.settings.deadline_s)
+            try:
+                results[name] = evaluate(store.pinned(), wanted, work, datasets.settings.deadline_s)
+            except SourceChanged:
+                store.forget()
+                store.refresh(work)
+                results[name] = evaluate(store.pinned(), wanted, work, datasets.settings.deadline_s)
     return results
 
 
@@ -121,6 +124,7 @@ def _verdict(results: Sequence[CheckResult]) -> str:
 
 def _told(result: CheckResult) -> str:
     """What was asked, what was measured, and examples of what is against it."""
+    from halo_mcp.tools.budget import preview
     from halo_mcp.tools.render import counted, number
 
     check, measured = result.check, result.measured
@@ -133,7 +137,7 @@ def _told(result: CheckResult) -> str:
     lines = [f"asked {asked}, is {result.value:.6g}: {facts}"]
     for example in result.offending:
         span = f" span {example.span_id}" if example.span_id else ""
-        quote = f" · {' '.join(example.text.split())[:_QUOTE_CHARS]}" if example.text else ""
+        quote = f" · {preview(example.text, _QUOTE_CHARS)}" if example.text else ""
         lines.append(f"trace {example.trace_id}{span}{quote}")
     return "\n".join(lines)
 

@@ -75,7 +75,12 @@ def test_a_bad_file_is_one_line_on_standard_error_and_code_2(
 
 @pytest.mark.parametrize(
     "arguments",
-    [["checks.json"], ["checks.json", "nosuch.jsonl"], ["checks.json", "traces.jsonl", "--where", "outcome=fail"]],
+    [
+        ["checks.json"],
+        ["checks.json", "nosuch.jsonl"],
+        ["checks.json", "traces.jsonl", "--where", "outcome=fail"],
+        ["checks.json", "traces.jsonl", "--max-share", "0"],
+    ],
 )
 def test_wrong_usage_is_code_2(here: Path, traces: Path, arguments: list[str]) -> None:
     write_checks(here / "checks.json", check())
