@@ -135,6 +135,9 @@ def _told(result: CheckResult) -> str:
     if check.failure_mode is not None:
         facts += f", {counted(measured.spans, 'span')}"
     lines = [f"asked {asked}, is {result.value:.6g}: {facts}"]
+    against = measured.population - measured.traces if result.asks_for_more else measured.traces
+    if len(result.offending) < against and result.offending:
+        lines.append(f"the first {len(result.offending)} of {number(against)} in time order:")
     for example in result.offending:
         span = f" span {example.span_id}" if example.span_id else ""
         quote = f" · {preview(example.text, _QUOTE_CHARS)}" if example.text else ""

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.builders import open_store
 from tests.otherworld import PLAN, Injection, WorldTruth, write_world
 from tests.tools.desk import desk_over
 
@@ -68,6 +69,56 @@ def test_the_overview_counts_what_the_generator_wrote(world: tuple[Path, WorldTr
         name: (tool.calls, tool.failures) for name, tool in truth.tools.items()
     }
     assert said["observation_kinds"].keys() == {"LLM", "TOOL", "AGENT"}
+
+
+MISSED = {
+    "max_turns": "the words of an agent stand in its output messages",
+    "test_traceback": "the traceback stands between other lines",
+    "rate_limited": "org-0c1997da and org-776733ff are masked differently",
+}
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        pytest.param(mode, marks=[pytest.mark.xfail(reason=MISSED[mode])] if mode in MISSED else [])
+        for mode in PLAN
+        if mode
+    ],
+)
+def test_every_injected_failure_is_one_failure_mode_with_its_exact_count(
+    world: tuple[Path, WorldTruth], rows: list[tuple[str, str, str | None]], key: str
+) -> None:
+    _, truth = world
+    mode = truth.modes[key]
+    begins = {(quote.trace_id, quote.span_id) for quote in mode.quotes}
+    (found,) = {mode_id for trace_id, span_id, mode_id in rows if (trace_id, span_id) in begins}
+    assert found
+    assert {(trace_id, span_id) for trace_id, span_id, mode_id in rows if mode_id == found} == begins
+
+
+@pytest.mark.xfail(reason="a line of code such as `return 76` is taken for an exit code")
+def test_nothing_else_is_a_failure(world: tuple[Path, WorldTruth], rows: list[tuple[str, str, str | None]]) -> None:
+    _, truth = world
+    begins = {(quote.trace_id, quote.span_id) for mode in truth.modes.values() for quote in mode.quotes}
+    assert [row for row in rows if row[2] and row[:2] not in begins] == []
+
+
+def test_documents_that_quote_errors_are_no_failures(
+    world: tuple[Path, WorldTruth], rows: list[tuple[str, str, str | None]]
+) -> None:
+    _, truth = world
+    alarms = {(quote.trace_id, quote.span_id) for quotes in truth.false_alarms.values() for quote in quotes}
+    assert len(alarms) > 50
+    assert [row for row in rows if row[2] and row[:2] in alarms] == []
+
+
+@pytest.fixture(scope="module")
+def rows(world: tuple[Path, WorldTruth], tmp_path_factory: pytest.TempPathFactory) -> list[tuple[str, str, str | None]]:
+    """(trace id, span id, failure mode) of every span."""
+    store = open_store(tmp_path_factory.mktemp("rows"), world[0])
+    snapshot = store._current  # pyright: ignore[reportPrivateUsage]  # no method of the store tells every span's mode
+    return snapshot.query("SELECT trace_id, span_id, failure_mode FROM spans")  # pyright: ignore[reportReturnType]
 
 
 EXPECTED = (

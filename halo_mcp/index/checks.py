@@ -11,11 +11,12 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from halo_mcp.errors import BadArgument, BadCheckFile, DeadlineExceeded, why_unusable
+from halo_mcp.index.failure_rules import DEFAULT_RULES, STATUS_RULE
 from halo_mcp.index.filters import Text, TraceFilters
 from halo_mcp.index.store import Measured, Occurrence, SpanStore
 from halo_mcp.index.work import Work
@@ -31,6 +32,7 @@ _HOLDS: Final[dict[Operator, Callable[[float, float], bool]]] = {
     ">=": operator.ge,
     ">": operator.gt,
 }
+_RULES: Final = (STATUS_RULE, *DEFAULT_RULES)
 _PARTS: Final = re.compile(r"(\s+)")
 _VARIES: Final = re.compile(r"[0-9/\\]")
 _SPECIAL: Final = re.compile(r"[\\.+*?()|\[\]{}^$]")
@@ -46,7 +48,7 @@ class FailureSelector(BaseModel):
     id: Text = ""
     """A failure mode's id. It depends on how halo-mcp masks texts: a check that shall last gives words instead."""
     rule: Text = ""
-    """The rule by which the failure is known, such as status_error."""
+    """The rule by which it is known to be a failure, such as status_error."""
     span_name: Text = ""
     text: Text = ""
     """Stands in the words of the failure, exactly as written."""
@@ -57,6 +59,8 @@ class FailureSelector(BaseModel):
     def _say_something(self) -> Self:
         if not any(self.model_dump().values()):
             raise ValueError("give at least one of id, rule, span_name, text, pattern")
+        if self.rule and self.rule not in _RULES:
+            raise ValueError(f"there is no rule {self.rule!r}; rules are {', '.join(_RULES)}")
         return self
 
 
@@ -120,8 +124,8 @@ class CheckFile(BaseModel):
         return self
 
     def to_json(self) -> str:
-        """As it is written to a file: indented, without what is as by default."""
-        checks = [check.model_dump(mode="json", exclude_defaults=True) for check in self.checks]
+        """As it is written to a file: indented; of what is as by default only that which says what is compared."""
+        checks = [_written(check) for check in self.checks]
         return json.dumps({"version": self.version, "checks": checks}, ensure_ascii=False, indent=2) + "\n"
 
 
@@ -138,12 +142,22 @@ class CheckResult:
     """Why there is no verdict, for status error; why there was nothing to measure, for an allowed empty check."""
 
     @property
+    def asks_for_more(self) -> bool:
+        """The check is a lower bound: it fails for the traces that do not match."""
+        return self.check.op in (">=", ">")
+
+    @property
     def offending(self) -> tuple[Occurrence, ...]:
         """Examples of what broke a failed check, in time order: traces that match, or those that do not match
         where a check asks for more."""
         if self.status != "fail" or self.measured is None:
             return ()
-        return self.measured.others if self.check.op in (">=", ">") else self.measured.examples
+        return self.measured.others if self.asks_for_more else self.measured.examples
+
+
+def _written(check: Check) -> dict[str, Any]:
+    values = check.model_dump(mode="json", exclude_defaults=True) | {"metric": check.metric, "op": check.op}
+    return {name: values[name] for name in Check.model_fields if name in values}
 
 
 def load_checks(path: Path) -> CheckFile:
@@ -166,8 +180,8 @@ def evaluate(store: SpanStore, checks: Sequence[Check], work: Work, deadline_s: 
 def check_for(store: SpanStore, mode_id: str, max_share: float, of: TraceFilters, work: Work) -> Check:
     """A check that at most ``max_share`` of the traces have this failure mode, with the first occurrence as evidence.
 
-    The mode is told by span name and words, with what varies left open; by its id where words do not select the very
-    same spans. Raises: BadArgument when no span among ``of`` has the mode.
+    The mode is told by rule, span name and words, with what varies left open; by its id where these do not select as
+    many spans. Raises: BadArgument when no span among ``of`` has the mode.
     """
     by_id = FailureSelector(id=mode_id)
     known = store.measure(of, TraceFilters(), by_id, work)
@@ -176,24 +190,24 @@ def check_for(store: SpanStore, mode_id: str, max_share: float, of: TraceFilters
             f"No trace here has a failure mode {mode_id!r}. Take the id from list_failure_modes (halo-mcp failures)."
         )
     first = known.examples[0]
-    (span_name,) = {span.name for span in store.spans(first.trace_id) if span.span_id == first.span_id}
-    by_words = FailureSelector(span_name=span_name, pattern=_pattern_of(first.text))
+    span = next(span for span in store.spans(first.trace_id) if span.span_id == first.span_id)
+    by_words = FailureSelector(rule=first.rule, span_name=span.name, pattern=_pattern_of(first.text))
     same = store.measure(of, TraceFilters(), by_words, work)
     chosen = by_words if (same.traces, same.spans) == (known.traces, known.spans) else by_id
-    words = " ".join(first.text[:_NAME_TEXT_CHARS].split())
+    words = " ".join(first.text[:_NAME_TEXT_CHARS].split()) or first.rule
     return Check(
-        name=f"{span_name}: {words}" if words else span_name,
+        name=f"{span.name[:_NAME_TEXT_CHARS]}: {words}",
         of=of,
         failure_mode=chosen,
         threshold=max_share,
-        evidence=[Evidence(trace_id=first.trace_id, span_id=first.span_id, quote=first.text)],
+        evidence=[Evidence(trace_id=first.trace_id, span_id=first.span_id, quote=span.status_message or first.text)],
     )
 
 
 def _pattern_of(text: str) -> str:
     """RE2 for the beginning of ``text`` with any other numbers, ids, paths and spacing."""
     return "".join(
-        r"\s+" if part.isspace() else r"\S*" if _VARIES.search(part) else _SPECIAL.sub(r"\\\g<0>", part)
+        r"\s+" if part.isspace() and part != " " else r"\S*" if _VARIES.search(part) else _SPECIAL.sub(r"\\\g<0>", part)
         for part in _PARTS.split(text[:_PATTERN_TEXT_CHARS].strip())
     )
 

@@ -36,17 +36,17 @@ def read_measured(
     among = f"trace_key IN (SELECT trace_key FROM traces WHERE {matching})"
     if failure is None:
         spans = 0
-        sql = f"SELECT trace_id, '', '' FROM traces WHERE {matching} {_IN_TIME_ORDER}"
+        sql = f"SELECT trace_id FROM traces WHERE {matching} {_IN_TIME_ORDER}"
         rows = snapshot.query(sql, values, work)
     else:
         both = [*failure_values, *values]
         ((spans,),) = snapshot.query(f"SELECT count(*) FROM spans WHERE {on_spans} AND {among}", both, work)
         first = (
-            "SELECT trace_id, span_id, coalesce(failure_text, ''), start_time_unix_nano FROM spans "
+            "SELECT trace_id, span_id, failure_rule, coalesce(failure_text, ''), start_time_unix_nano FROM spans "
             f"WHERE {on_spans} AND {among} QUALIFY row_number() OVER "
             "(PARTITION BY trace_key ORDER BY start_time_unix_nano NULLS LAST, source_no, byte_offset) = 1"
         )
-        rows = [row[:3] for row in snapshot.query(f"{first} {_IN_TIME_ORDER}", both, work)]
+        rows = [row[:4] for row in snapshot.query(f"{first} {_IN_TIME_ORDER}", both, work)]
     others = snapshot.query(
         f"SELECT trace_id FROM traces WHERE ({base[0]}) AND ({matching}) IS NOT TRUE {_IN_TIME_ORDER}",
         [*base[1], *values],

@@ -135,6 +135,7 @@ class Occurrence:
 
     trace_id: str
     span_id: str = ""
+    rule: str = ""
     text: str = ""
 
 

@@ -143,7 +143,7 @@ def test_a_check_made_for_a_failure_mode_outlives_other_numbers(store: LocalStor
     check = check_for(store, mode_of(store, "t1-call0"), 0.1, TraceFilters(), Work())
     assert check.failure_mode
     assert (check.failure_mode.id, check.failure_mode.span_name) == ("", "function.search")
-    assert check.failure_mode.pattern == r"limit\s+must\s+be\s+<=\s+\S*\s+got\s+\S*"
+    assert check.failure_mode.pattern == r"limit must be <= \S* got \S*"
     assert check.evidence[0].model_dump() == {
         "trace_id": "t1",
         "span_id": "t1-call0",
@@ -152,6 +152,21 @@ def test_a_check_made_for_a_failure_mode_outlives_other_numbers(store: LocalStor
     later = store_of(tmp_path / "later", *trace("t1", error="limit must be <= 7, got 8"))
     (result,) = evaluate(later, [check], Work(), deadline_s=60)
     assert (result.status, result.value) == ("fail", 1.0)
+
+
+def test_a_check_made_for_a_loop_is_known_by_its_rule(tmp_path: Path) -> None:
+    calls = [
+        span(f"c{n}", "root", name="function.look", kind="TOOL", start_ms=n, attributes={"input.value": "same"})
+        for n in range(4)
+    ]
+    store = store_of(tmp_path, span("root", kind="AGENT"), *calls)
+    check = check_for(store, mode_of(store, "c0"), 0.0, TraceFilters(), Work())
+    assert check.failure_mode
+    assert check.failure_mode.model_dump(exclude_defaults=True) == {
+        "rule": "repeated_call",
+        "span_name": "function.look",
+    }
+    assert ask(store, failure_mode=check.failure_mode, metric="spans").value == 4
 
 
 def test_a_check_for_an_unknown_failure_mode_is_refused(store: LocalStore) -> None:
@@ -194,6 +209,10 @@ def test_a_file_is_read_as_it_was_written(tmp_path: Path) -> None:
         ({"version": 1, "checks": [{**CHECK, "threshold": 2}]}, "give threshold 0.02 for 2 %"),
         ({"version": 1, "checks": [{**CHECK, "threshold": -1}]}, "checks.0.threshold: Input should be greater"),
         ({"version": 1, "checks": [{**CHECK, "failure_mode": {}}]}, "give at least one of id, rule, span_name"),
+        (
+            {"version": 1, "checks": [{**CHECK, "failure_mode": {"rule": "refused"}}]},
+            "there is no rule 'refused'",
+        ),
         ({"version": 1, "checks": [{"name": "c", "threshold": 0}]}, "every trace would match"),
         ({"version": 1, "checks": [{"name": "c", "threshold": 0, "metric": "spans"}]}, "give failure_mode"),
         ({"version": 1, "checks": [CHECK, CHECK]}, "two checks have one name: c"),

@@ -118,7 +118,7 @@ class _Story:
         tool, rng = self.recorder.tool, self.rng
         build = {"command": f"make {self.module}"}
         if self.mode == "shell_exit":
-            out = f"make: *** [Makefile:{rng.randint(10, 90)}: {self.module}] Error 1\nexit code: 1"
+            out = f"make: *** [Makefile:{rng.randint(10, 90)}: all] Error 1\nexit code: 1"
             tool(agent, "shell", build, out, mode="shell_exit")
         elif self.mode == "returncode":
             out = {"stdout": "", "stderr": f"/bin/sh: {rng.randint(1, 9)}: gmake: not found", "returncode": 127}
