@@ -33,8 +33,11 @@ _HOLDS: Final[dict[Operator, Callable[[float, float], bool]]] = {
     ">": operator.gt,
 }
 _RULES: Final = (STATUS_RULE, *DEFAULT_RULES)
-_PARTS: Final = re.compile(r"(\s+)")
-_VARIES: Final = re.compile(r"[0-9/\\]")
+_VARYING: Final = (
+    re.compile(r"\S*[0-9/\\]\S*"),
+    re.compile(r"""(?P<quote>["'`])[^"'`\n]*(?P=quote)|\S*[0-9/\\]\S*"""),
+)
+"""What other cases of a failure may say instead: words with digits or slashes; and quoted texts, if need be."""
 _SPECIAL: Final = re.compile(r"[\\.+*?()|\[\]{}^$]")
 _PATTERN_TEXT_CHARS: Final = 160
 _NAME_TEXT_CHARS: Final = 60
@@ -191,9 +194,13 @@ def check_for(store: SpanStore, mode_id: str, max_share: float, of: TraceFilters
         )
     first = known.examples[0]
     span = next(span for span in store.spans(first.trace_id) if span.span_id == first.span_id)
-    by_words = FailureSelector(rule=first.rule, span_name=span.name, pattern=_pattern_of(first.text))
-    same = store.measure(of, TraceFilters(), by_words, work)
-    chosen = by_words if (same.traces, same.spans) == (known.traces, known.spans) else by_id
+    chosen = by_id
+    for varying in _VARYING:
+        selector = FailureSelector(rule=first.rule, span_name=span.name, pattern=_pattern_of(first.text, varying))
+        same = store.measure(of, TraceFilters(), selector, work)
+        if (same.traces, same.spans) == (known.traces, known.spans):
+            chosen = selector
+            break
     words = " ".join(first.text[:_NAME_TEXT_CHARS].split()) or first.rule
     return Check(
         name=f"{span.name[:_NAME_TEXT_CHARS]}: {words}",
@@ -204,12 +211,18 @@ def check_for(store: SpanStore, mode_id: str, max_share: float, of: TraceFilters
     )
 
 
-def _pattern_of(text: str) -> str:
-    """RE2 for the beginning of ``text`` with any other numbers, ids, paths and spacing."""
-    return "".join(
-        r"\s+" if part.isspace() and part != " " else r"\S*" if _VARIES.search(part) else _SPECIAL.sub(r"\\\g<0>", part)
-        for part in _PARTS.split(text[:_PATTERN_TEXT_CHARS].strip())
-    )
+def _pattern_of(text: str, varying: re.Pattern[str]) -> str:
+    """RE2 for the beginning of ``text`` with anything in place of what varies."""
+    text, pattern, end = text[:_PATTERN_TEXT_CHARS].strip(), "", 0
+    for match in varying.finditer(text):
+        quote = match[0][0] if "quote" in varying.groupindex and match["quote"] else ""
+        pattern += _literal(text[end : match.start()]) + (f"{quote}[^{quote}]*{quote}" if quote else r"\S*")
+        end = match.end()
+    return pattern + _literal(text[end:])
+
+
+def _literal(text: str) -> str:
+    return re.sub(r"\s{2,}|[^\S ]", r"\\s+", _SPECIAL.sub(r"\\\g<0>", text))
 
 
 def _evaluated(store: SpanStore, check: Check, work: Work) -> CheckResult:

@@ -154,6 +154,18 @@ def test_a_check_made_for_a_failure_mode_outlives_other_numbers(store: LocalStor
     assert (result.status, result.value) == ("fail", 1.0)
 
 
+def test_quoted_words_are_kept_unless_other_cases_quote_others(tmp_path: Path) -> None:
+    one = [*trace("t1", error="no column 'a b' (in x)"), *trace("t2", error="no column 'a b' (in x)")]
+    two = [*one, *trace("t3", error="no column 'c' (in x)")]
+    patterns: list[str] = []
+    for name, records in (("one", one), ("two", two)):
+        store = store_of(tmp_path / name, *records)
+        selector = check_for(store, mode_of(store, "t1-call0"), 0.0, TraceFilters(), Work()).failure_mode
+        assert selector
+        patterns.append(selector.pattern)
+    assert patterns == [r"no column 'a b' \(in x\)", r"no column '[^']*' \(in x\)"]
+
+
 def test_a_check_made_for_a_loop_is_known_by_its_rule(tmp_path: Path) -> None:
     calls = [
         span(f"c{n}", "root", name="function.look", kind="TOOL", start_ms=n, attributes={"input.value": "same"})
