@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 
+from halo_mcp.index.failures import FailureEvidence, FailureMode, FailureModes
 from halo_mcp.index.filters import TraceFilters
 from halo_mcp.index.semconv import ObservationKind
 from halo_mcp.index.span import Span
@@ -311,6 +312,14 @@ class SpanStore(Protocol):
 
     def overview(self, filters: TraceFilters, work: Work) -> Overview:
         """Population facts about the matching traces."""
+        ...
+
+    def failure_modes(self, filters: TraceFilters, rules: tuple[str, ...] | None, work: Work) -> FailureModes:
+        """What fails in the matching traces; ``rules``: the soft-error rules that count, None for the usual ones."""
+        ...
+
+    def failure_evidence(self, modes: Sequence[FailureMode], work: Work) -> list[FailureEvidence]:
+        """The modes, each with a quote from its example."""
         ...
 
     def traces(
