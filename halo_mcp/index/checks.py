@@ -16,7 +16,7 @@ from typing import Annotated, Any, Final, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from halo_mcp.errors import BadArgument, BadCheckFile, DeadlineExceeded, why_unusable
-from halo_mcp.index.failure_rules import DEFAULT_RULES, STATUS_RULE
+from halo_mcp.index.failure_rules import RULE_NAMES, STATUS_RULE
 from halo_mcp.index.filters import Text, TraceFilters
 from halo_mcp.index.store import Measured, Occurrence, SpanStore
 from halo_mcp.index.work import Work
@@ -32,7 +32,7 @@ _HOLDS: Final[dict[Operator, Callable[[float, float], bool]]] = {
     ">=": operator.ge,
     ">": operator.gt,
 }
-_RULES: Final = (STATUS_RULE, *DEFAULT_RULES)
+_RULES: Final = (STATUS_RULE, *RULE_NAMES)
 _VARYING: Final = (
     re.compile(r"\S*[0-9/\\]\S*"),
     re.compile(r"""(?P<quote>["'`])[^"'`\n]*(?P=quote)|\S*[0-9/\\]\S*"""),
@@ -181,33 +181,31 @@ def evaluate(store: SpanStore, checks: Sequence[Check], work: Work, deadline_s: 
 
 
 def check_for(store: SpanStore, mode_id: str, max_share: float, of: TraceFilters, work: Work) -> Check:
-    """A check that at most ``max_share`` of the traces have this failure mode, with the first occurrence as evidence.
+    """A check that at most ``max_share`` of the traces have this failure mode, with an occurrence as evidence.
 
     The mode is told by rule, span name and words, with what varies left open; by its id where these do not select as
     many spans. Raises: BadArgument when no span among ``of`` has the mode.
     """
-    by_id = FailureSelector(id=mode_id)
-    known = store.measure(of, TraceFilters(), by_id, work)
-    if not known.examples:
+    mode = next((mode for mode in store.failure_modes(of, None, work).modes if mode.id == mode_id), None)
+    if mode is None:
         raise BadArgument(
             f"No trace here has a failure mode {mode_id!r}. Take the id from list_failure_modes (halo-mcp failures)."
         )
-    first = known.examples[0]
-    span = next(span for span in store.spans(first.trace_id) if span.span_id == first.span_id)
-    chosen = by_id
+    text, chosen = mode.text or "", FailureSelector(id=mode_id)
     for varying in _VARYING:
-        selector = FailureSelector(rule=first.rule, span_name=span.name, pattern=_pattern_of(first.text, varying))
+        selector = FailureSelector(rule=mode.rule, span_name=mode.span_name, pattern=_pattern_of(text, varying))
         same = store.measure(of, TraceFilters(), selector, work)
-        if (same.traces, same.spans) == (known.traces, known.spans):
+        if (same.traces, same.spans) == (mode.traces, mode.spans):
             chosen = selector
             break
-    words = " ".join(first.text[:_NAME_TEXT_CHARS].split()) or first.rule
+    words = " ".join(text[:_NAME_TEXT_CHARS].split()) or mode.rule
+    quote = store.failure_evidence([mode], work)[0].quote
     return Check(
-        name=f"{span.name[:_NAME_TEXT_CHARS]}: {words}",
+        name=f"{mode.span_name[:_NAME_TEXT_CHARS]}: {words}",
         of=of,
         failure_mode=chosen,
         threshold=max_share,
-        evidence=[Evidence(trace_id=first.trace_id, span_id=first.span_id, quote=span.status_message or first.text)],
+        evidence=[Evidence(trace_id=mode.trace_id, span_id=mode.span_id, quote=quote.text if quote else "")],
     )
 
 

@@ -136,7 +136,6 @@ class Occurrence:
 
     trace_id: str
     span_id: str = ""
-    rule: str = ""
     text: str = ""
 
 

@@ -139,6 +139,14 @@ def test_one_check_that_cannot_be_evaluated_leaves_the_others_alone(store: Local
     assert "is not a time" in results[2].reason
 
 
+def test_a_rule_that_does_not_count_is_an_error_and_no_success(store: LocalStore) -> None:
+    result = ask(store, failure_mode={"rule": "empty_tool_output"})
+    assert (result.status, result.reason) == (
+        "error",
+        "Rule 'empty_tool_output' counts nothing as a failure here. Name it in HALO_MCP_SOFT_RULES.",
+    )
+
+
 def test_a_check_made_for_a_failure_mode_outlives_other_numbers(store: LocalStore, tmp_path: Path) -> None:
     check = check_for(store, mode_of(store, "t1-call0"), 0.1, TraceFilters(), Work())
     assert check.failure_mode
