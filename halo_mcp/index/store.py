@@ -163,28 +163,15 @@ class NamedCount:
 
 
 @dataclass(frozen=True, slots=True)
-class ErrorGroup:
-    """Original errors of one span name whose texts differ only in numbers and ids."""
-
-    span_name: str
-    text: str
-    """Verbatim, of the example."""
-    spans: int
-    traces: int
-    trace_id: str
-    span_id: str
-    example_trace_ids: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class ToolStats:
-    """Calls of one tool; failures are calls with status ERROR."""
+    """Calls of one tool; failures are calls with status ERROR, soft failures those that failed by some rule."""
 
     name: str
     calls: int
     failures: int
+    soft_failures: int = 0
     top_error: str | None = None
-    """Verbatim text of the most common error."""
+    """Verbatim text of the most common failure."""
     top_error_count: int = 0
 
 
@@ -230,9 +217,7 @@ class Overview:
     models: tuple[NamedCount, ...]
     tools: tuple[ToolStats, ...]
     exception_types: tuple[NamedCount, ...]
-    errors: tuple[ErrorGroup, ...]
-    """The most common; ``error_group_count`` says how many groups there are."""
-    error_group_count: int
+    failures: FailureModes
     coverage: Coverage
     sample_trace_ids: tuple[str, ...]
     """At most 20, spread evenly over the traces in time order."""
