@@ -41,7 +41,6 @@ class Exchange(NamedTuple):
 _QUESTIONS: Final = (
     ("What is in here, which tools fail, how many errors are there, how many tokens?", "get_dataset_overview"),
     ("What goes wrong, how often, and what are its very words?", "list_failure_modes"),
-    ("What do failing runs have that passing ones do not?", "contrast_traces"),
 )
 
 
