@@ -23,6 +23,7 @@ from halo_mcp.index.filters import DURATION_MS, TOKENS, AttributeFilter, TraceFi
 from halo_mcp.index.formats.canonical import parse_record
 from halo_mcp.index.formats.sniff import why_not_traces
 from halo_mcp.index.ids import normalize_id
+from halo_mcp.index.measure import read_measured
 from halo_mcp.index.overview import read_overview
 from halo_mcp.index.patterns import Pattern, compile_pattern, pattern_matches_span
 from halo_mcp.index.places import Places
@@ -37,6 +38,7 @@ from halo_mcp.index.span import Span, as_mapping
 from halo_mcp.index.store import (
     Count,
     GroupKey,
+    Measured,
     Overview,
     SearchResult,
     SortKey,
@@ -51,6 +53,8 @@ from halo_mcp.index.work import Work
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from halo_mcp.index.checks import FailureSelector
 
 _SORT_SQL: Final[dict[SortKey, str]] = {
     "start_time": "start_time_unix_nano",
@@ -285,6 +289,11 @@ class LocalStore:
                 f"WHERE {among_spans(condition)} AND {column} IS NOT NULL) GROUP BY 1"
             )
         return [Count(value, n) for value, n in snapshot.query(f"{sql} ORDER BY n DESC, value", values, work)]
+
+    def measure(self, of: TraceFilters, filters: TraceFilters, failure: FailureSelector | None, work: Work) -> Measured:
+        snapshot = self._current
+        base, chosen = (self._selection(snapshot, given, work) for given in (of, filters))
+        return read_measured(snapshot, base, chosen, failure, work)
 
     def trace(self, trace_id: str) -> TraceRow:
         snapshot = self._current

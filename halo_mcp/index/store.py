@@ -19,6 +19,7 @@ from halo_mcp.index.tool_use import ToolUse
 from halo_mcp.index.work import Work
 
 if TYPE_CHECKING:
+    from halo_mcp.index.checks import FailureSelector
     from halo_mcp.index.patterns import Pattern
     from halo_mcp.index.segments import IngestReport
 
@@ -129,6 +130,28 @@ class Count:
 
     value: str | None
     traces: int
+
+
+@dataclass(frozen=True, slots=True)
+class Occurrence:
+    """A trace, and where in it a failure begins (if that was asked)."""
+
+    trace_id: str
+    span_id: str = ""
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Traces that match, among a population. Examples are the first few in time order, one per trace."""
+
+    population: int
+    traces: int
+    spans: int
+    """Where the failure begins, in matching traces; 0 without a failure."""
+    examples: tuple[Occurrence, ...]
+    others: tuple[Occurrence, ...]
+    """Of the population that does not match."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,6 +328,10 @@ class SpanStore(Protocol):
 
     def count(self, filters: TraceFilters, group_by: GroupKey | None, work: Work) -> list[Count]:
         """How many traces match; one Count with value None without ``group_by``."""
+        ...
+
+    def measure(self, of: TraceFilters, filters: TraceFilters, failure: FailureSelector | None, work: Work) -> Measured:
+        """How many of the traces of ``of`` match ``filters`` too and hold the failure."""
         ...
 
     def trace(self, trace_id: str) -> TraceRow:
