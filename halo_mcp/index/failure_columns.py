@@ -97,7 +97,7 @@ def stages(rows: str, hard_text: str) -> str:
     named = f"SELECT *, {_json_columns()} FROM ({facts})"
     words = (
         f"SELECT *, CASE WHEN NOT {one_of('json_error', *_NO_PROBLEM)} THEN json_error END AS json_problem, "
-        f"CASE WHEN observation_kind <> 'LLM' THEN coalesce(json_words, output) END AS words, "
+        f"CASE WHEN observation_kind <> 'LLM' THEN coalesce(json_words, output, answer) END AS words, "
         f"{_answered_nothing()} AS answered_nothing, "
         "observation_kind = 'TOOL' AND output IS NULL AND output_recorded AS returned_nothing "
         f"FROM ({named})"
@@ -149,14 +149,13 @@ def _json_columns() -> str:
 
 
 def _answer() -> str:
-    """The text of a model's answer, where it may be a refusal."""
+    """The text of a short answer in messages: of a model where it may refuse, of anything else without an output."""
     said = "coalesce(flat_answer, messages, output)"
     paths = ", ".join(map(quoted, _ANSWER_PATHS))
     inside = f"list_filter(try(json_extract_string({said}, [{paths}])), lambda x: x IS NOT NULL)[1]"
-    return (
-        f"CASE WHEN observation_kind = 'LLM' AND strlen({said}) <= {_ANSWER_BYTES} "
-        f"AND regexp_matches({said}, {quoted(_MAYBE_REFUSES)}) THEN coalesce(flat_answer, {inside}, {said}) END"
-    )
+    refuses = f"regexp_matches({said}, {quoted(_MAYBE_REFUSES)})"
+    wanted = f"CASE WHEN observation_kind = 'LLM' THEN {refuses} ELSE output IS NULL END"
+    return f"CASE WHEN strlen({said}) <= {_ANSWER_BYTES} AND {wanted} THEN coalesce(flat_answer, {inside}, {said}) END"
 
 
 def _answered_nothing() -> str:
@@ -176,7 +175,7 @@ _MASKS: Final = (
     (r"(^|[^\w'])'[^'\n]*'", r"\1<text>"),
     (r"`[^`\n]*`", "<text>"),
     (r"(?:[A-Za-z]:)?(?:[\w.@~+-]*[/\\][\w.@~+-]+){2,}[/\\]?|[~.]{1,2}/[\w./@~+-]+", "<path>"),
-    (r"\b(?:0x[0-9a-fA-F]+|[0-9a-fA-F]{8,}|[\w-]*\d[A-Za-z]+\d[\w-]*)\b", "<id>"),
+    (r"\b(?:0x[0-9a-fA-F]+|[0-9a-fA-F]{8,}|\w*\d[A-Za-z]+\d\w*)\b", "<id>"),
     (r"\d+(?:[.,]\d+)*", "#"),
     (r"\s+", " "),
 )

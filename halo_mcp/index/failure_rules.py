@@ -11,6 +11,7 @@ output says), ``said_*`` (what attributes say), ``answer`` (a model's text), ``f
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Final
 
@@ -43,10 +44,12 @@ def _matches(column: str, *patterns: str) -> str:
 
 
 def one_of(column: str, *values: str) -> str:
-    """SQL: the column, lower-cased, is one of these."""
-    return f"lower({column}) IN ({', '.join(map(quoted, values))})"
+    """SQL: the column is one of these, in either case."""
+    # Not IN or list_contains: DuckDB makes a join of a long list, and a join does not keep the order of the rows.
+    return f"regexp_full_match({column}, {quoted('(?i:' + '|'.join(map(re.escape, values)) + ')')})"
 
 
+_EXCEPTION_LINE: Final = r"\n[ \t]+[^\n]*\n(?:E +)?([A-Za-z_][\w.]*(?:Error|Exception|Exit|Interrupt|Failure)\b[^\n]*)"
 LAST_LINE: Final = r"([^\n]*\S)\s*$"
 _LEADING: Final = r"^[\s\"'\[({<*#>-]*"
 _FINISH: Final = "'finish_reason=' || finish_reason"
@@ -59,7 +62,7 @@ _FAILED_STATUSES: Final = (
 )  # fmt: skip
 
 _EXITED: Final = (
-    r"(?:process |command )?(?:exit(?:ed)?|return(?:ed)?)[ _-]?(?:code|status|with(?: exit)? (?:code|status))?"
+    r"(?:process |command )?(?:exit(?:ed)?|return(?:ed)?)[ _-]?(?:code|status|with(?: exit)? (?:code|status))"
 )
 _EXIT_CODE: Final = " OR ".join(
     (
@@ -103,7 +106,11 @@ _HTTP_STATUS: Final = " OR ".join(
 _TRACEBACK: Final = (
     _matches("head", _LEADING + r"Traceback \(most recent call last\)")
     + " OR (contains(words, 'Traceback (most recent call last)') AND "
-    + _matches("tail", r"\n[ \t]+[^\n]*\n[A-Za-z_][\w.]*(?:Error|Exception|Exit|Interrupt|Failure)\b[^\n]*\s*$")
+    + _matches(
+        "tail",
+        r"\n[ \t]+[^\n]*\n[A-Za-z_][\w.]*(?:Error|Exception|Exit|Interrupt|Failure)\b[^\n]*\s*$",
+        r"(?i)\b[1-9]\d* (?:failed|failures?|errors?)\b[^\n]*\s*$",
+    )
     + ")"
 )
 _RATE_LIMIT: Final = (
@@ -178,9 +185,10 @@ SOFT_RULES: Final = (
     Rule("error_field", "the output's top level has an error that is not empty", "json_problem IS NOT NULL"),
     Rule(
         "traceback",
-        "the output begins or ends with a Python traceback",
+        "the output begins or ends with a Python traceback, or has one and ends with a count of failures",
         _TRACEBACK,
-        text=f"regexp_extract(tail, {quoted(LAST_LINE)}, 1)",
+        text=f"coalesce(nullif(regexp_extract(words, {quoted(_EXCEPTION_LINE)}, 1), ''), "
+        f"regexp_extract(tail, {quoted(LAST_LINE)}, 1))",
     ),
     Rule(
         "rate_limit",
@@ -215,7 +223,13 @@ SOFT_RULES: Final = (
         f"brief AND {_matches('words', _OS_ERROR)}",
     ),
     Rule("error_prefix", "the output starts as error messages do", _matches("head", _ERROR_PREFIX)),
-    Rule("refusal", "a model's short answer declines to help", _matches("answer", REFUSAL), "answer", of_its_own=True),
+    Rule(
+        "refusal",
+        "a model's short answer declines to help",
+        f"{_IS_LLM} AND {_matches('answer', REFUSAL)}",
+        "answer",
+        of_its_own=True,
+    ),
     Rule(
         "content_filter",
         "the model stopped because of its content filter",

@@ -55,7 +55,11 @@ class FailureMode:
 
 @dataclass(frozen=True, slots=True)
 class FailureModes:
-    """All failure modes of a set of traces, most traces first, then most spans, then by id."""
+    """All failure modes of a set of traces.
+
+    In the order of their share of the failing traces minus that of the passing ones (where outcomes are known), then of
+    traces, spans and id.
+    """
 
     modes: tuple[FailureMode, ...]
     """At most MOST_MODES."""
@@ -102,6 +106,13 @@ def read_failure_modes(
     )
     # The example comes from a failing trace if there is one; the earliest such span, so that it stays the same.
     first = "(outcome <> 'fail', coalesce(start, 9223372036854775807), trace_id, span_id)"
+    ((total, failing, passing),) = snapshot.query(
+        "SELECT count(*), count_if(outcome = 'fail'), count_if(outcome = 'pass') FROM traces WHERE " + selected,
+        values,
+        work,
+    )
+    # What is about as common in passing traces explains nothing: it comes after what is not.
+    harm = f"failing / {max(1, failing)} - passing / {max(1, passing)}"
     rows = snapshot.query(
         f"WITH f AS ({failures}), o AS (SELECT trace_key, outcome FROM traces WHERE {selected}), "
         "g AS (SELECT mode, mode(rule) AS rule, min(name) AS name, min(tool_name) AS tool_name, "
@@ -113,7 +124,8 @@ def read_failure_modes(
         f"list_sort(list(DISTINCT trace_id))[1:{_EXAMPLE_TRACES}] AS examples "
         "FROM f JOIN o USING (trace_key) GROUP BY mode) "
         f"SELECT mode, rule, name, tool_name, exception_type, text, {masked('text')}, spans, traces, failing, passing, "
-        f"first_seen, last_seen, trace_id, span_id, examples FROM g ORDER BY traces DESC, spans DESC, mode "
+        f"first_seen, last_seen, trace_id, span_id, examples FROM g "
+        f"ORDER BY {harm} DESC, traces DESC, spans DESC, mode "
         f"LIMIT {MOST_MODES}",
         [*values, *values],
         work,
@@ -125,11 +137,6 @@ def read_failure_modes(
         work,
     )
     (_, spans, mode_count, traces) = by_rule[-1]
-    ((total, failing, passing),) = snapshot.query(
-        "SELECT count(*), count_if(outcome = 'fail'), count_if(outcome = 'pass') FROM traces WHERE " + selected,
-        values,
-        work,
-    )
     return FailureModes(
         modes=tuple(FailureMode(*row[:-1], example_trace_ids=tuple(row[-1])) for row in rows),
         mode_count=mode_count,

@@ -12,7 +12,7 @@ from halo_mcp.index.failure_rules import LOOP_CALLS, LOOP_RULE, RULE_NAMES
 from halo_mcp.index.failures import FailureEvidence, FailureMode, FailureModes
 from halo_mcp.tools.budget import DEFAULT_CHARS, Page, preview
 from halo_mcp.tools.params import ALL_TRACES, Answer, Call, Cursor, Filters, call_text, decode_cursor, encode_cursor
-from halo_mcp.tools.render import counted, moment, moment_nano, number, share
+from halo_mcp.tools.render import counted, moment_nano, number, period, share
 
 TOOL: Final = "list_failure_modes"
 _PATTERN_CHARS: Final = 160
@@ -29,7 +29,7 @@ def list_failure_modes(
     ] = [],  # noqa: B006  (never changed)
     cursor: Cursor = "",
 ) -> Answer:
-    """List what fails in the matching traces, grouped by fingerprint, most traces first. Call it after the overview.
+    """List what fails in the matching traces, grouped by fingerprint; what sets failing traces apart first.
 
     Hard errors where they begin (propagation not counted), soft errors (status fine, output says it failed; each names
     its rule), loops. Per mode: spans, traces, how many of the failing and of the passing traces have it, an example
@@ -107,8 +107,7 @@ def pattern(mode: FailureMode) -> str:
 
 
 def _seen(mode: FailureMode) -> str:
-    first, last = moment(mode.first_seen_unix_nano), moment(mode.last_seen_unix_nano)
-    return f"seen {first}" if first == last else f"first {first}, last {last}"
+    return f"seen {period(mode.first_seen_unix_nano, mode.last_seen_unix_nano)}"
 
 
 def _quote(item: FailureEvidence) -> str:

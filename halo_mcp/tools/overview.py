@@ -20,7 +20,7 @@ from halo_mcp.tools.params import ALL_TRACES, Answer, Call, Filters, call_text
 from halo_mcp.tools.render import counted, duration, moment, moment_nano, names, number, pairs, share, size
 
 _ERROR_TEXT_CHARS = 120
-_MODES_SHOWN = 8
+_MODES_SHOWN = 5
 _TOOLS_SHOWN = 12
 _PROBLEMS_SHOWN = 3
 _NAME_CHARS = 60
@@ -136,7 +136,8 @@ def _overview_lines(call: Call, filters: TraceFilters, o: Overview, info: StoreI
         )
         yield f"models: {names(models, 6)}"
     yield f"agents (spans): {names((f'{_short(a.name)} {number(a.spans)}' for a in o.agents), 12)}"
-    yield f"services (spans): {names((f'{_short(s.name)} {number(s.spans)}' for s in o.services), 6)}"
+    if len(o.services) > 1:
+        yield f"services (spans): {names((f'{_short(s.name)} {number(s.spans)}' for s in o.services), 6)}"
     yield f"kinds (spans): {names((f'{k.name} {number(k.spans)}' for k in o.kinds), 8)}"
     yield (
         f"errors: {share(o.error_traces, o.total_traces)} of traces have a span with status ERROR; "
@@ -150,7 +151,7 @@ def _overview_lines(call: Call, filters: TraceFilters, o: Overview, info: StoreI
     yield from _tool_lines(o.tools)
     yield from _failure_lines(o.failures)
     yield from _coverage_lines(o, info)
-    yield f"sample trace ids (spread over time): {names(o.sample_trace_ids, 8)}"
+    yield f"sample trace ids (spread over time): {names(o.sample_trace_ids, 4)}"
 
 
 def _tokens(tokens_in: int, tokens_out: int, cached: int) -> str:
@@ -195,7 +196,7 @@ def _failure_lines(found: FailureModes) -> Iterator[str]:
         outcomes = ""
         if found.failing_traces or found.passing_traces:
             outcomes = f" ({number(mode.failing_traces)}, {number(mode.passing_traces)})"
-        what = preview(pattern(mode), _ERROR_TEXT_CHARS)
+        what = preview(mode.text or "", _ERROR_TEXT_CHARS) or pattern(mode)
         rule = "" if mode.is_hard else f" · {mode.rule}"
         yield (
             f"  [{mode.id}] {number(mode.spans)} / {number(mode.traces)}{outcomes} / {where(mode)}{rule} · {what} "

@@ -43,6 +43,16 @@ def moment(unix_nano: int | None) -> str:
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest // 1_000_000:03d}Z"
 
 
+def period(first: int | None, last: int | None) -> str:
+    """From the first to the last moment in seconds, UTC; what the second shares with the first is not repeated."""
+    if first is None or last is None:
+        return "at unknown times"
+    begin, end = moment(first)[:19] + "Z", moment(last)[:19] + "Z"
+    if begin == end:
+        return begin
+    return f"{begin[:-1]} to {end[11:] if begin[:10] == end[:10] else end}"
+
+
 def moment_nano(unix_nano: int | None) -> str:
     """RFC 3339, UTC, nine digits, as HALO writes times; "" when unknown."""
     if unix_nano is None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 from pathlib import Path
 
 import pytest
 
 from halo_mcp.errors import SourceChanged
+from halo_mcp.index import columns
 from halo_mcp.index.filters import TraceFilters
 from halo_mcp.index.local import LocalStore
 from halo_mcp.index.patterns import compile_pattern
@@ -96,3 +98,14 @@ def test_an_index_that_another_process_has_replaced_is_not_thrown_away(tmp_path:
     newer = store._directory.read_manifest()  # pyright: ignore[reportPrivateUsage]
     assert newer is not None
     assert len(newer.segments) == 2
+
+
+def test_the_bulk_read_has_no_step_that_could_reorder_lines(tmp_path: Path) -> None:
+    """Rows are joined with their places by position. DuckDB makes a join of a long IN list, even of list_contains."""
+    import duckdb
+
+    path = write_lines(tmp_path / "traces.jsonl", span())
+    rows = f"read_json('{path}', format = 'newline_delimited', columns = {columns.reader_columns()})"
+    ((_, plan),) = duckdb.connect().execute(f"EXPLAIN {columns.own_select(rows)}").fetchall()
+    assert "READ_JSON" in plan.upper()
+    assert re.findall(r"(?i)\b(?:\w+ )?(?:join|window|order by|aggregate)\b", plan) == []
