@@ -243,31 +243,26 @@ class Stratified(NamedTuple):
     """Cochran-Mantel-Haenszel, two-sided."""
     traces: int
     """In strata that hold both groups; the others tell nothing."""
+    strata: int
+    """How many these are."""
 
 
-def cochran_mantel_haenszel(present: NDArray[np.bool_], in_a: NDArray[np.bool_], stratum: Codes) -> Stratified:
-    """Whether ``present`` is more common in group a than in b among cases of the same stratum (small integers, >= 0).
+def cochran_mantel_haenszel(successes_a: Codes, trials_a: Codes, successes_b: Codes, trials_b: Codes) -> Stratified:
+    """Whether successes are more common in a than in b among cases of the same stratum; arrays by stratum.
 
     Cochran (1954), Biometrics 10:417-451; Mantel & Haenszel (1959), J. Natl. Cancer Inst. 22:719-748, without
     continuity correction; the risk difference is that of Greenland & Robins (1985), Biometrics 41:55-68.
     """
     import numpy as np
 
-    size = int(stratum.max()) + 1 if len(stratum) else 0
-
-    def per_stratum(chosen: NDArray[np.bool_]) -> Numbers:
-        return np.bincount(stratum[chosen], minlength=size).astype(np.float64)
-
-    n_a, n_b = per_stratum(in_a), per_stratum(~in_a)
-    k_a, k_b = per_stratum(in_a & present), per_stratum(~in_a & present)
-    both = (n_a > 0) & (n_b > 0)
-    n_a, n_b, k_a, k_b = n_a[both], n_b[both], k_a[both], k_b[both]
-    if not len(n_a):
-        return Stratified(0.0, 1.0, 0)
+    both = (trials_a > 0) & (trials_b > 0)
+    if not both.any():
+        return Stratified(0.0, 1.0, 0, 0)
+    k_a, n_a, k_b, n_b = (counts[both].astype(float) for counts in (successes_a, trials_a, successes_b, trials_b))
     n, k = n_a + n_b, k_a + k_b
     weight = n_a * n_b / n
     variance = float((n_a * n_b * k * (n - k) / (n * n * np.maximum(n - 1, 1))).sum())
     excess = float((k_a - n_a * k / n).sum())
     difference = float((weight * (k_a / n_a - k_b / n_b)).sum() / weight.sum())
     p = math.erfc(abs(excess) / math.sqrt(2 * variance)) if variance else 1.0
-    return Stratified(difference, p, int(n.sum()))
+    return Stratified(difference, p, int(n.sum()), len(n))

@@ -13,6 +13,7 @@ from scipy import stats
 
 from halo_mcp.index.statistics import (
     Interval,
+    Stratified,
     benjamini_hochberg,
     cochran_mantel_haenszel,
     fisher_exact,
@@ -106,8 +107,9 @@ def test_flipping_signs_of_differences_of_one_size_is_mcnemar(more: int, fewer: 
 
 def test_flipping_signs_agrees_with_all_flips_counted() -> None:
     differences = np.array([1.0, 0.5, 0.5, -0.5, 1.0, 0.25, -0.25, 1.0])
-    flips = np.array(list(itertools.product((-1, 1), repeat=len(differences))))
-    exact = np.mean(np.abs(flips @ differences) >= abs(differences.sum()))
+    flips = itertools.product((-1, 1), repeat=len(differences))
+    extreme = [abs(float(differences @ np.array(signs))) >= abs(differences.sum()) for signs in flips]
+    exact = sum(extreme) / len(extreme)
     assert sign_flips(differences) == pytest.approx(exact, abs=0.02)
 
 
@@ -185,30 +187,35 @@ def test_sample_sizes_are_the_published_ones() -> None:
     assert needed_pairs(0, 1.0) is None
 
 
+def cmh(*strata: tuple[int, int, int, int]) -> Stratified:
+    """Of strata given as (successes a, trials a, successes b, trials b)."""
+    return cochran_mantel_haenszel(*np.array(strata).T)
+
+
 def test_cochran_mantel_haenszel_of_one_stratum_is_the_chi_squared_test_with_n_minus_1() -> None:
-    present = np.array([True] * 15 + [False] * 5 + [True] * 6 + [False] * 14)
-    in_a = np.array([True] * 20 + [False] * 20)
-    result = cochran_mantel_haenszel(present, in_a, np.zeros(40, np.int64))
+    result = cmh((15, 20, 6, 20))
     plain = stats.chi2_contingency([[15, 5], [6, 14]], correction=False)
     assert result.p == pytest.approx(stats.chi2.sf(plain.statistic * 39 / 40, 1))
     assert result.difference == pytest.approx(15 / 20 - 6 / 20)
-    assert result.traces == 40
+    assert (result.traces, result.strata) == (40, 1)
 
 
 def test_cochran_mantel_haenszel_sees_no_effect_where_the_stratum_explains_it_all() -> None:
-    # Simpson's case: in each stratum both groups have the same rate, but group a is mostly in the high stratum.
-    present = np.array([True] * 72 + [False] * 8 + [True] * 2 + [False] * 18 + [True] * 18 + [False] * 2)
-    present = np.concatenate([present, [True] * 8, [False] * 72])
-    in_a = np.array([True] * 100 + [False] * 100)
-    stratum = np.array([1] * 80 + [0] * 20 + [1] * 20 + [0] * 80)
-    result = cochran_mantel_haenszel(present, in_a, stratum)
-    assert result.difference == pytest.approx(0)
-    assert result.p == pytest.approx(1)
+    # Simpson's case: 74 of 100 against 26 of 100, but in each stratum both groups have the same rate.
+    result = cmh((72, 80, 18, 20), (2, 20, 8, 80))
+    assert (result.difference, result.p) == pytest.approx((0, 1))
+
+
+def test_cochran_mantel_haenszel_gives_the_berkeley_admissions() -> None:
+    # Bickel, Hammel & O'Connell (1975), UCB admissions (men, women) by department; R's mantelhaen.test without
+    # correction: chi-squared 1.5246 on 1 degree of freedom.
+    departments = [(512, 825, 89, 108), (353, 560, 17, 25), (120, 325, 202, 593)]
+    departments += [(138, 417, 131, 375), (53, 191, 94, 393), (22, 373, 24, 341)]
+    assert cmh(*departments).p == pytest.approx(stats.chi2.sf(1.5246, 1), abs=1e-4)
 
 
 def test_strata_with_one_group_only_tell_nothing() -> None:
-    present, in_a = np.array([True, True, False, False]), np.array([True, True, False, False])
-    assert cochran_mantel_haenszel(present, in_a, np.array([0, 0, 1, 1])) == (0, 1, 0)
+    assert cmh((2, 2, 0, 0), (0, 0, 1, 2)) == (0, 1, 0, 0)
 
 
 def test_false_alarms_of_the_paired_test_are_as_rare_as_promised() -> None:
