@@ -276,6 +276,7 @@ def _explained(population: TraceFeatures, sizes: _Sizes, found: Sequence[_Differ
         )
         if len(known) > 1
     }
+    length = _Strata(_length_bins(population), sizes)
     holding: list[_Differing] = []
     findings: list[Finding] = []
     for one in found:

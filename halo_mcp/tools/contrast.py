@@ -95,7 +95,7 @@ def _lines(found: Contrast, names: tuple[str, str]) -> Iterator[str]:
         if len(holding) > _FINDINGS_SHOWN:
             yield f"  +{len(holding) - _FINDINGS_SHOWN} weaker ones (response_format json has them)"
     if any(one.difference < 0 for one in holding[:_FINDINGS_SHOWN]):
-        yield f"  (what {names[1]} traces have more often may be what a trace gets to only when nothing went wrong before)"
+        yield f"  ({names[1]} traces may have more of what is reached only when nothing went wrong before)"
     if others:
         yield "differ, but not on their own:"
         yield from (f"  {_rates(one, found)} · {one.reason}" for one in others[:_EXPLAINED_SHOWN])
@@ -112,7 +112,8 @@ def _lines(found: Contrast, names: tuple[str, str]) -> Iterator[str]:
 
 def _line(one: Finding, found: Contrast, names: tuple[str, str]) -> str:
     low, high = one.interval
-    line = f"  {_rates(one, found)} | {points(one.difference)} ({100 * low:+.1f}..{100 * high:+.1f}), p {probability(one.p)}"
+    interval = f"{points(one.difference)} ({100 * low:+.1f}..{100 * high:+.1f})"
+    line = f"  {_rates(one, found)} | {interval}, p {probability(one.p)}"
     examples = [f"{name} {id_}" for name, id_ in zip(names, (one.example_a, one.example_b), strict=True) if id_]
     about = f"    e.g. {', '.join(examples)}"
     return f"{line}\n{about}" + (f" · {one.reason}" if one.reason else "")
