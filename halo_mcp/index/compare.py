@@ -105,10 +105,10 @@ class Comparison:
 
     verdict: Verdict
     primary: RateChange
-    """What the verdict is about: the pass rate, or traces with errors where outcomes are not known."""
-    judged_by_errors: bool
+    """What the verdict is about: the pass rate, or traces with failures where outcomes are not known."""
+    judged_by_failures: bool
     needed: int | None
-    """Tasks (when paired) or traces per side that would show a difference like the one seen; None where there is none."""
+    """Tasks (when paired) or traces per side that would show such a difference; None where there is none."""
     before: Side
     after: Side
     secondary: tuple[RateChange | NumberChange, ...]
@@ -123,19 +123,19 @@ class Comparison:
 def compare(before: TraceFeatures, after: TraceFeatures) -> Comparison:
     """What changed from ``before`` to ``after``; neither may be empty."""
     sides = _Sides(before, after)
-    with_errors = before.number("errors") > 0, after.number("errors") > 0
-    errors = sides.rate("traces_with_errors", "traces with errors", *map(_shares, with_errors))
-    judged_by_errors = not ((before.outcome >= 0).any() and (after.outcome >= 0).any())
+    with_failures = before.number("failures") > 0, after.number("failures") > 0
+    failures = sides.rate("traces_with_failures", "traces with failures", *map(_shares, with_failures))
+    judged_by_failures = not ((before.outcome >= 0).any() and (after.outcome >= 0).any())
     outcomes = _passing(before), _passing(after)
-    primary = errors if judged_by_errors else sides.rate("pass_rate", "pass rate", *outcomes)
+    primary = failures if judged_by_failures else sides.rate("pass_rate", "pass rate", *outcomes)
     return Comparison(
-        verdict=_verdict(primary, -1 if judged_by_errors else 1),
+        verdict=_verdict(primary, -1 if judged_by_failures else 1),
         primary=primary,
-        judged_by_errors=judged_by_errors,
-        needed=sides.needed(*(map(_shares, with_errors) if judged_by_errors else outcomes)),
+        judged_by_failures=judged_by_failures,
+        needed=sides.needed(*(map(_shares, with_failures) if judged_by_failures else outcomes)),
         before=_side(before),
         after=_side(after),
-        secondary=_secondary(sides, [] if judged_by_errors else [errors]),
+        secondary=_secondary(sides, [] if judged_by_failures else [failures]),
         failure_modes=_failure_modes(sides),
         shared_tasks=len(sides.tasks),
         shared_traces=len(set(before.trace_ids.tolist()) & set(after.trace_ids.tolist())),

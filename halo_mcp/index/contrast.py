@@ -31,9 +31,10 @@ if TYPE_CHECKING:
 
 LEAST_TRACES: Final = 3
 """A feature that fewer traces have (or lack) cannot differ significantly; it is not tested."""
-LEAST_DIFFERENCE: Final = 0.05
+LEAST_DIFFERENCE: Final = 0.01
+LARGE_DIFFERENCE: Final = 0.05
 LEAST_RATIO: Final = 2.0
-"""A smaller difference counts only when one rate is so many times the other."""
+"""A difference that is not large counts only when one rate is so many times the other."""
 LEAST_DELTA: Final = 0.147
 """Below it Cliff's delta is called negligible (Romano et al. 2006)."""
 EXPLAINED_SHARE: Final = 0.5
@@ -199,7 +200,7 @@ class _Differing:
         if self.p >= ALPHA or not self.interval.excludes_zero():
             return False
         low, high = sorted((self.a / sizes.a, self.b / sizes.b))
-        return high - low >= LEAST_DIFFERENCE or high >= LEAST_RATIO * low
+        return high - low >= (LEAST_DIFFERENCE if high >= LEAST_RATIO * low else LARGE_DIFFERENCE)
 
     @property
     def rank(self) -> tuple[float, int, str]:
@@ -220,7 +221,7 @@ def _decided(feature: Feature, given: Sequence[Mapping[str, Any]]) -> bool:
 # --- numbers ------------------------------------------------------------------------------------------------
 def _numbers(population: TraceFeatures, sizes: _Sizes, given: Sequence[Mapping[str, Any]]) -> list[NumberFinding]:
     """Every number that is not the same throughout, with its unadjusted p."""
-    decided = {"errors"} if any("has_errors" in filters for filters in given) else set[str]()
+    decided = {"failures"} if any("has_errors" in filters for filters in given) else set[str]()
     for about, names in _HELD_BY_FILTER.items():
         if any(f"min_{about}" in filters or f"max_{about}" in filters for filters in given):
             decided.update(names)
@@ -324,6 +325,9 @@ def _little_left(one: _Differing, strata: _Strata) -> bool:
 def _stronger(one: _Differing, holding: Sequence[_Differing], traces: int, sizes: _Sizes) -> str:
     """The strongest of ``holding`` within which little of the difference is left, in words; "" for none."""
     for other in holding:
+        # What a group lacks is mostly what its traces did not live to do: no reason for what it has more often.
+        if other.difference * one.difference < 0:
+            continue
         has = np.zeros(traces, np.int64)
         has[other.feature.traces] = 1
         if _little_left(one, _Strata(has, sizes)):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import numpy as np
 
 from halo_mcp.index import columns
+from halo_mcp.index.failure_rules import LOOP_RULE, quoted
 from halo_mcp.index.filters import DURATION_MS
 from halo_mcp.index.snapshot import Snapshot, among_spans
 from halo_mcp.index.work import Work
@@ -21,7 +22,9 @@ if TYPE_CHECKING:
 
     Positions = NDArray[np.int64]
 
-FeatureKind = Literal["failure_mode", "tool_failed", "tool_again", "tool", "tool_pair", "model", "agent", "service"]
+FeatureKind = Literal[
+    "failure_mode", "tool_failed", "tool_again", "tool", "tool_pair", "finish_reason", "model", "agent", "service"
+]
 """Where two features are in the same traces, the earlier kind is the better name for it."""
 
 NAMES_KEPT: Final = 200
@@ -118,6 +121,17 @@ class _Reader:
         self.left_out += max(0, len(found) - NAMES_KEPT)
         return [row[0] for row in found[:NAMES_KEPT]]
 
+    def traces_by_name(self, column: str) -> Iterator[tuple[str, Positions]]:
+        """Each kept name of a column of spans, and the traces that have it."""
+        if names := self.names(column):
+            found = self.arrays(
+                f"SELECT DISTINCT no, trace_key FROM spans JOIN {{named}} ON value = {column} "
+                f"WHERE {column} IS NOT NULL AND {{spans}}",
+                names,
+            )
+            groups = _by_number(found["no"], self.position(found["trace_key"]), len(names), len(self.keys))
+            yield from zip(names, groups, strict=True)
+
     def position(self, keys: NDArray[np.int64]) -> Positions:
         return np.searchsorted(self.keys, keys)
 
@@ -128,7 +142,7 @@ def read_features(snapshot: Snapshot, selected: str, values: list[Any], work: Wo
     reader = _Reader(snapshot, selected, values, work, traces["trace_key"].astype(np.int64))
     task, tasks = _numbered(reader, "task_key")
     run, runs = _numbered(reader, "run_id")
-    calls = reader.arrays(_CALLS, ())
+    calls = snapshot.arrays(_CALLS.format(spans=among_spans(selected)), values, work)
     features = tuple(feature for source in FEATURE_SOURCES for feature in source(reader))
     return TraceFeatures(
         keys=reader.keys,
@@ -155,12 +169,15 @@ SELECT trace_key, trace_id, CASE outcome WHEN 'pass' THEN 1 WHEN 'fail' THEN 0 E
        coalesce(input_tokens::DOUBLE, {_UNKNOWN}) AS input_tokens,
        coalesce(output_tokens::DOUBLE, {_UNKNOWN}) AS output_tokens,
        coalesce(({DURATION_MS})::DOUBLE, {_UNKNOWN}) AS duration_ms,
-       original_error_count AS errors, span_count AS spans
+       span_count AS spans
 FROM traces WHERE {{selected}} ORDER BY trace_key
 """
-_CALLS: Final = """
-SELECT count_if(observation_kind = 'LLM') AS llm_calls, count_if(observation_kind = 'TOOL') AS tool_calls
-FROM spans WHERE len(?::VARCHAR[]) = ? AND {spans} GROUP BY trace_key ORDER BY trace_key
+_CALLS: Final = f"""
+SELECT count_if(observation_kind = 'LLM') AS llm_calls, count_if(observation_kind = 'TOOL') AS tool_calls,
+       coalesce(sum(CASE WHEN observation_kind = 'TOOL' THEN output_chars END)::DOUBLE, {_UNKNOWN})
+       AS tool_output_chars,
+       count(failure_mode) AS failures
+FROM spans WHERE {{spans}} GROUP BY trace_key ORDER BY trace_key
 """
 _NUMBERS: Final = (
     ("input_tokens", "input tokens", "tokens"),
@@ -169,7 +186,8 @@ _NUMBERS: Final = (
     ("tool_calls", "tool calls", "calls"),
     ("spans", "spans", "spans"),
     ("duration_ms", "duration", "ms"),
-    ("errors", "original errors", "spans"),
+    ("tool_output_chars", "tool output", "characters"),
+    ("failures", "failures, hard and soft", "spans"),
 )
 """Name, words, unit."""
 
@@ -202,32 +220,45 @@ def _by_number(numbers: Positions, positions: Positions, count: int, traces: int
 
 
 _COLUMNS: Final[tuple[tuple[FeatureKind, str, str, str], ...]] = (
+    ("finish_reason", "finish_reason", "a model stopped with {}", ""),
     ("model", "model_name", "calls model {}", "model_names"),
     ("agent", "agent_name", "runs agent {}", "agent_names"),
     ("service", "service_name", "comes from service {}", "service_names"),
 )
-"""Kind, column of ``spans``, words, the filter that selects the same traces."""
+"""Kind, column of ``spans``, words, the filter that selects the same traces ("" for none)."""
+
+_NORMAL_STOPS: Final = ("stop", "end_turn", "tool_calls", "tool_use", "function_call", "stop_sequence")
+"""A trace without them broke off; why is told by its other features."""
 
 
 def _column_features(reader: _Reader) -> Iterator[Feature]:
     """A feature for each name that a column of spans has."""
     for kind, column, text, filter_name in _COLUMNS:
-        if not (names := reader.names(column)):
-            continue
-        sql = (
-            f"SELECT DISTINCT no, trace_key FROM spans JOIN {{named}} ON value = {column} "
-            f"WHERE {column} IS NOT NULL AND {{spans}}"
-        )
-        found = reader.arrays(sql, names)
-        groups = _by_number(found["no"], reader.position(found["trace_key"]), len(names), len(reader.keys))
-        for name, traces in zip(names, groups, strict=True):
-            about = (filter_name, frozenset({name}))
-            yield Feature(kind, name, text.format(name), {filter_name: [name]}, about, traces)
+        for name, traces in reader.traces_by_name(column):
+            if name in _NORMAL_STOPS and kind == "finish_reason":
+                continue
+            filters = {filter_name: [name]} if filter_name else {}
+            yield Feature(kind, name, text.format(name), filters, (filter_name, frozenset({name})), traces)
 
 
-_TOOL_CALLS: Final = """
-SELECT no, trace_key, status_code = 'ERROR' AS failed FROM spans JOIN {named} ON value = tool_name
-WHERE tool_name IS NOT NULL AND {spans}
+_MODE_TEXTS: Final = """
+SELECT failure_mode, min(failure_rule), min(coalesce(tool_name, name)), arg_min(failure_text, (trace_id, span_id))
+FROM spans WHERE failure_mode IS NOT NULL AND {spans} GROUP BY 1
+"""
+
+
+def _failure_mode_features(reader: _Reader) -> Iterator[Feature]:
+    """A feature for each failure mode that begins in some trace."""
+    rows = reader.snapshot.query(_MODE_TEXTS.format(spans=among_spans(reader.selected)), reader.values, reader.work)
+    texts = {row[0]: f"failure mode {row[0]} ({row[1]}): {row[2]} · {row[3] or ''}" for row in rows}
+    for mode, traces in reader.traces_by_name("failure_mode"):
+        yield Feature("failure_mode", mode, texts[mode], {}, ("failure_modes", frozenset({mode})), traces)
+
+
+_TOOL_CALLS: Final = f"""
+SELECT no, trace_key, status_code = 'ERROR' OR coalesce(failure_rule <> {quoted(LOOP_RULE)}, false) AS failed
+FROM spans JOIN {{named}} ON value = tool_name
+WHERE tool_name IS NOT NULL AND {{spans}}
 ORDER BY trace_key, start_time_unix_nano NULLS LAST, source_no, byte_offset
 """
 
@@ -266,5 +297,9 @@ def _tool_features(reader: _Reader) -> Iterator[Feature]:
             yield Feature("tool_pair", f"{first} → {then}", f"calls {first}, then {then}", {}, about, groups[no])
 
 
-FEATURE_SOURCES: Final[tuple[Callable[[_Reader], Iterator[Feature]], ...]] = (_tool_features, _column_features)
+FEATURE_SOURCES: Final[tuple[Callable[[_Reader], Iterator[Feature]], ...]] = (
+    _failure_mode_features,
+    _tool_features,
+    _column_features,
+)
 """All features come from here."""

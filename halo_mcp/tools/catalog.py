@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from halo_mcp.tools.calls import ToolFunction
+from halo_mcp.tools.compare import compare_datasets
 from halo_mcp.tools.contrast import contrast_traces
 from halo_mcp.tools.overview import get_dataset_overview, list_datasets
 from halo_mcp.tools.query import count_traces, query_traces
@@ -34,6 +35,7 @@ CATALOG: Final = (
     Published(view_spans, "Read spans", "read long span attributes prompts outputs", large=True),
     Published(search_trace, "Search a trace", "regex grep inside one trace"),
     Published(contrast_traces, "Contrast two groups", "what separates failing passing traces, cause, association"),
+    Published(compare_datasets, "Compare before and after", "did the change help, regression, A/B, runs, verdict"),
     Published(list_datasets, "List datasets", "loaded trace files, open file, ingest problems"),
 )
 """In the order in which clients list them."""
