@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _MODES_SHOWN: Final = 12
 _TEXT_CHARS: Final = 130
+_SAME_TEXT_CHARS: Final = 90
 _RUNS_SHOWN: Final = 3
 _BEFORE_WORDS: Final = "filters of the traces before; {} = all"
 _AFTER_WORDS: Final = "filters of the traces after; {} = all"
@@ -100,8 +101,9 @@ def _change_line(one: RateChange | NumberChange) -> str:
         change = _change_of(one)
     else:
         sides = f"{quantity(one.before, one.unit)} | {quantity(one.after, one.unit)}"
-        low, high = (quantity(bound, one.unit) for bound in one.interval)
-        change = f"{'+' if one.difference > 0 else ''}{quantity(one.difference, one.unit)} ({low}..{high})"
+        unit = "ms" if one.unit == "ms" else ""
+        low, high = (quantity(bound, unit) for bound in one.interval)
+        change = f"{'+' if one.difference > 0 else ''}{quantity(one.difference, unit)} ({low}..{high})"
     return f"{one.text} | {sides} | {change}, p {probability(one.p)}"
 
 
@@ -113,17 +115,19 @@ def _mode_lines(found: Comparison) -> Iterator[str]:
         return
     yield f"failure modes ({number(len(found.failure_modes))}): traces before | after, p corrected (Benjamini-Hochberg)"
     for mode in changed[:_MODES_SHOWN]:
-        yield f"  {mode.change.upper()} {_mode(mode)} | {_change_of(mode)}, p {probability(mode.p)}"
-    for mode in same[: max(0, _MODES_SHOWN - len(changed))]:
-        yield f"  no evidence of a change: {_mode(mode)}"
+        yield f"  {mode.change}: {_mode(mode, _TEXT_CHARS)} | {_change_of(mode)}, p {probability(mode.p)}"
+    shown = same[: max(0, _MODES_SHOWN - len(changed))]
+    if shown:
+        yield "  no evidence of a change:"
+        yield from (f"    {_mode(mode, _SAME_TEXT_CHARS)}" for mode in shown)
     left = len(found.failure_modes) - _MODES_SHOWN
     if left > 0:
         yield f"  +{number(left)} rarer or weaker ones (response_format json has them)"
 
 
-def _mode(mode: RateChange) -> str:
+def _mode(mode: RateChange, chars: int) -> str:
     counts = f"{share_of(mode.before, mode.before_of)} | {share_of(mode.after, mode.after_of)}"
-    return f"{preview(mode.text, _TEXT_CHARS)}: {counts}"
+    return f"{preview(mode.text.removeprefix('failure mode '), chars)}: {counts}"
 
 
 def _side_line(name: str, side: Side) -> str:
@@ -149,7 +153,7 @@ def _warnings(found: Comparison) -> Iterator[str]:
         if side.unknown and not found.judged_by_failures:
             yield f"{share_of(side.unknown, side.traces)} traces of {name} have no outcome and do not count."
     if found.shared_traces:
-        yield f"{number(found.shared_traces)} traces are on both sides."
+        yield f"{number(found.shared_traces)} traces are on both sides; the tests take the sides to be separate."
     only = found.before.tasks - found.shared_tasks, found.after.tasks - found.shared_tasks
     if any(only) and found.primary.pairs:
         yield (

@@ -51,11 +51,11 @@ def probability(p: float) -> str:
 
 
 def quantity(value: float, unit: str) -> str:
-    """A number with its unit; milliseconds as ``duration`` writes them."""
+    """A number with its unit, three digits or so; milliseconds as ``duration`` writes them."""
     if unit == "ms":
         return duration(0, round(value * 1e6))
     digits = 0 if abs(value) >= 100 else 1 if abs(value) >= 10 or value == round(value, 1) else 2
-    return f"{value:,.{0 if value == round(value) else digits}f} {unit}"
+    return f"{value:,.{0 if value == round(value) else digits}f} {unit}".rstrip()
 
 
 def moment(unix_nano: int | None) -> str:
