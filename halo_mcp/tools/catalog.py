@@ -34,8 +34,8 @@ CATALOG: Final = (
     Published(view_trace, "Read a trace", "read trace spans tree messages tool calls", large=True),
     Published(view_spans, "Read spans", "read long span attributes prompts outputs", large=True),
     Published(search_trace, "Search a trace", "regex grep inside one trace"),
-    Published(contrast_traces, "Contrast two groups", "what separates failing passing traces, cause, association"),
-    Published(compare_datasets, "Compare before and after", "did the change help, regression, A/B, runs, verdict"),
+    Published(contrast_traces, "Contrast groups", "why traces fail, cause"),
+    Published(compare_datasets, "Compare runs", "regression, A/B, before after"),
     Published(list_datasets, "List datasets", "loaded trace files, open file, ingest problems"),
 )
 """In the order in which clients list them."""

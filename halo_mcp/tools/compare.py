@@ -20,21 +20,18 @@ _MODES_SHOWN: Final = 12
 _TEXT_CHARS: Final = 130
 _SAME_TEXT_CHARS: Final = 90
 _RUNS_SHOWN: Final = 3
-_BEFORE_WORDS: Final = "filters of the traces before; {} = all"
-_AFTER_WORDS: Final = "filters of the traces after; {} = all"
+_ALL: Final = "{} = all traces"
 
 
 def compare_datasets(
     call: Call,
-    after: Annotated[str, Field(description="dataset after the change; empty = the same dataset")] = "",
-    filters_before: Annotated[TraceFilters, Field(description=_BEFORE_WORDS)] = ALL_TRACES,
-    filters_after: Annotated[TraceFilters, Field(description=_AFTER_WORDS)] = ALL_TRACES,
+    after: Annotated[str, Field(description="dataset; empty = the same")] = "",
+    filters_before: Annotated[TraceFilters, Field(description=_ALL)] = ALL_TRACES,
+    filters_after: Annotated[TraceFilters, Field(description=_ALL)] = ALL_TRACES,
 ) -> Answer:
-    """Did a change help: `dataset` (before) against `after`, or two sets of traces of one dataset (run_ids, times).
+    """Did a change help: `dataset` against `after`, or two sets of traces (run_ids, times) of one dataset.
 
-    Verdict better, worse, no evidence or underpowered (with the n needed); pass rate, each failure mode gone, appeared
-    or changed, tokens, calls, duration; with intervals and corrected p, paired by task where both sides have it.
-    Next: contrast_traces on the side after.
+    Verdict, pass rate, failure modes gone or appeared, tokens, time; paired by task. Next: contrast_traces.
     """
     from halo_mcp.index.compare import compare
 

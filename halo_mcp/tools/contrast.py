@@ -22,16 +22,15 @@ _FEATURE_CHARS: Final = 160
 _SMALL_GROUP: Final = 10
 """Groups of fewer traces show only very large differences."""
 
-Group = Annotated[TraceFilters, Field(description="filters of the group; {} = all others")]
+Group = Annotated[TraceFilters, Field(description="filters; {} = all others")]
 
 
 def contrast_traces(
     call: Call, group_a: Group = ALL_TRACES, group_b: Group = ALL_TRACES, filters: Filters = ALL_TRACES
 ) -> Answer:
-    """What separates failing from passing traces (or any two groups): tools, sequences, models, agents, sizes.
+    """What separates failing from passing traces (or group_a from group_b): ranked, corrected, confounding checked.
 
-    Call it before believing a cause: per feature the rate in both groups, interval, corrected p, and whether the task
-    or a stronger feature explains it. What is as common in both is no difference. Next: view_trace on an example.
+    Call it before believing a cause: what is as common in both is no difference. Next: view_trace on an example.
     """
     a, b = _groups(group_a, group_b)
     found = call.store.contrast(filters, a, b, call.work)
