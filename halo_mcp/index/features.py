@@ -252,7 +252,8 @@ def _failure_mode_features(reader: _Reader) -> Iterator[Feature]:
     rows = reader.snapshot.query(_MODE_TEXTS.format(spans=among_spans(reader.selected)), reader.values, reader.work)
     texts = {row[0]: f"failure mode {row[0]} ({row[1]}): {row[2]} · {row[3] or ''}" for row in rows}
     for mode, traces in reader.traces_by_name("failure_mode"):
-        yield Feature("failure_mode", mode, texts[mode], {}, ("failure_modes", frozenset({mode})), traces)
+        about = ("failure_mode", frozenset({mode}))
+        yield Feature("failure_mode", mode, texts[mode], {"failure_mode": [mode]}, about, traces)
 
 
 _TOOL_CALLS: Final = f"""
