@@ -6,7 +6,9 @@ The raw material of contrasts and comparisons: counted once per selection, as ar
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
@@ -121,9 +123,9 @@ class _Reader:
         self.left_out += max(0, len(found) - NAMES_KEPT)
         return [row[0] for row in found[:NAMES_KEPT]]
 
-    def traces_by_name(self, column: str) -> Iterator[tuple[str, Positions]]:
-        """Each kept name of a column of spans, and the traces that have it."""
-        if names := self.names(column):
+    def traces_by_name(self, column: str, names: Sequence[str]) -> Iterator[tuple[str, Positions]]:
+        """Each of these names of a column of spans, and the traces that have it."""
+        if names:
             found = self.arrays(
                 f"SELECT DISTINCT no, trace_key FROM spans JOIN {{named}} ON value = {column} "
                 f"WHERE {column} IS NOT NULL AND {{spans}}",
@@ -138,6 +140,13 @@ class _Reader:
 
 def read_features(snapshot: Snapshot, selected: str, values: list[Any], work: Work) -> TraceFeatures:
     """The features of the traces for which the condition ``selected`` (with its values) holds."""
+    with ThreadPoolExecutor(1, thread_name_prefix="halo-mcp-import") as pool:
+        # Who asks for features goes on to test them; importing scipy takes as long as counting does.
+        pool.submit(import_module, "scipy.stats")
+        return _read_features(snapshot, selected, values, work)
+
+
+def _read_features(snapshot: Snapshot, selected: str, values: list[Any], work: Work) -> TraceFeatures:
     traces = snapshot.arrays(_TRACES.format(selected=selected), values, work)
     reader = _Reader(snapshot, selected, values, work, traces["trace_key"].astype(np.int64))
     task, tasks = _numbered(reader, "task_key")
@@ -234,7 +243,7 @@ _NORMAL_STOPS: Final = ("stop", "end_turn", "tool_calls", "tool_use", "function_
 def _column_features(reader: _Reader) -> Iterator[Feature]:
     """A feature for each name that a column of spans has."""
     for kind, column, text, filter_name in _COLUMNS:
-        for name, traces in reader.traces_by_name(column):
+        for name, traces in reader.traces_by_name(column, reader.names(column)):
             if name in _NORMAL_STOPS and kind == "finish_reason":
                 continue
             filters = {filter_name: [name]} if filter_name else {}
@@ -243,15 +252,18 @@ def _column_features(reader: _Reader) -> Iterator[Feature]:
 
 _MODE_TEXTS: Final = """
 SELECT failure_mode, min(failure_rule), min(coalesce(tool_name, name)), arg_min(failure_text, (trace_id, span_id))
-FROM spans WHERE failure_mode IS NOT NULL AND {spans} GROUP BY 1
+FROM spans WHERE failure_mode IS NOT NULL AND {spans} GROUP BY 1 ORDER BY count(*) DESC, 1
 """
 
 
 def _failure_mode_features(reader: _Reader) -> Iterator[Feature]:
     """A feature for each failure mode that begins in some trace."""
     rows = reader.snapshot.query(_MODE_TEXTS.format(spans=among_spans(reader.selected)), reader.values, reader.work)
-    texts = {row[0]: f"failure mode {row[0]} ({row[1]}): {row[2]} · {row[3] or ''}" for row in rows}
-    for mode, traces in reader.traces_by_name("failure_mode"):
+    reader.left_out += max(0, len(rows) - NAMES_KEPT)
+    texts = {
+        mode: f"failure mode {mode} ({rule}): {where} · {text or ''}" for mode, rule, where, text in rows[:NAMES_KEPT]
+    }
+    for mode, traces in reader.traces_by_name("failure_mode", list(texts)):
         about = ("failure_mode", frozenset({mode}))
         yield Feature("failure_mode", mode, texts[mode], {"failure_mode": [mode]}, about, traces)
 
