@@ -2,11 +2,63 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
+from halo_mcp.errors import BadArgument
 from halo_mcp.terminal import Deadline, IndexDir, Json, Sources, Where, app, parse_filters, show
+
+FailOn = Literal["worse", "no-evidence", "never"]
+
+
+def _group(flag: str, meaning: str) -> object:
+    return typer.Option(flag, metavar="FILTER=VALUE", help=meaning)
+
+
+@app.command()
+def contrast(
+    sources: Sources,
+    group_a: Annotated[list[str], _group("--a", "the one group; default outcome=fail")] = [],  # noqa: B006
+    group_b: Annotated[list[str], _group("--b", "the other group; default all others, or outcome=pass")] = [],  # noqa: B006
+    where: Where = [],  # noqa: B006
+    index_dir: IndexDir = None,
+    deadline_s: Deadline = None,
+    as_json: Json = False,
+) -> None:
+    """Say what separates failing from passing traces, or any two groups."""
+    arguments = {
+        "group_a": parse_filters(group_a),
+        "group_b": parse_filters(group_b),
+        "filters": parse_filters(where),
+    }
+    show(sources, index_dir, deadline_s, "contrast_traces", arguments, as_json)
+
+
+@app.command()
+def compare(
+    sources: Annotated[list[str], typer.Argument(metavar="BEFORE [AFTER]", help="one source each, or one for both")],
+    where_before: Annotated[list[str], _group("--where-before", "which traces are before")] = [],  # noqa: B006
+    where_after: Annotated[list[str], _group("--where-after", "which traces are after")] = [],  # noqa: B006
+    fail_on: Annotated[
+        FailOn, typer.Option(help="exit code 1 for: worse; anything not shown to be better (no-evidence); never")
+    ] = "worse",
+    index_dir: IndexDir = None,
+    deadline_s: Deadline = None,
+    as_json: Json = False,
+) -> None:
+    """Say whether the traces after a change are better or worse than those before; exits with 1 when worse."""
+    if len(sources) > 2:
+        raise BadArgument("compare takes one source before and one after; a directory or glob counts as one.")
+    arguments = {
+        "after": "after" if len(sources) == 2 else "",
+        "filters_before": parse_filters(where_before),
+        "filters_after": parse_filters(where_after),
+    }
+    named = [f"{side}={source}" for side, source in zip(("before", "after"), sources, strict=False)]
+    verdict = show(named, index_dir, deadline_s, "compare_datasets", arguments, as_json)["verdict"]
+    if (verdict == "worse" and fail_on != "never") or (verdict != "better" and fail_on == "no-evidence"):
+        raise typer.Exit(1)
 
 
 @app.command()

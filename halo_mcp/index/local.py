@@ -16,9 +16,11 @@ import numpy as np
 from halo_mcp.errors import IndexFailure, NotTraces, SourceUnreadable, UnknownSpan, UnknownTrace
 from halo_mcp.index.build import update_index
 from halo_mcp.index.columns import FailureColumns
+from halo_mcp.index.contrast import Contrast, contrast
 from halo_mcp.index.evidence import quote_failure
 from halo_mcp.index.failure_rules import DEFAULT_RULES
 from halo_mcp.index.failures import FailureEvidence, FailureMode, FailureModes, read_failure_modes
+from halo_mcp.index.features import TraceFeatures, read_features
 from halo_mcp.index.filters import DURATION_MS, TOKENS, AttributeFilter, TraceFilters, attribute_holds, where
 from halo_mcp.index.formats.canonical import parse_record
 from halo_mcp.index.formats.sniff import why_not_traces
@@ -195,6 +197,40 @@ class LocalStore:
             f"overview {filters.model_dump_json()}",
             lambda: read_overview(snapshot, *self._selection(snapshot, filters, work), work),
         )
+
+    # --- groups of traces against each other --------------------------------------------------------------------
+    def features(self, filters: TraceFilters, work: Work) -> TraceFeatures:
+        return self._features(self._current, filters, work)
+
+    def _features(self, snapshot: Snapshot, filters: TraceFilters, work: Work) -> TraceFeatures:
+        return snapshot.remembered(
+            f"features {filters.model_dump_json()}",
+            lambda: read_features(snapshot, *self._selection(snapshot, filters, work), work),
+        )
+
+    def contrast(
+        self, filters: TraceFilters, group_a: TraceFilters | None, group_b: TraceFilters | None, work: Work
+    ) -> Contrast:
+        snapshot = self._current
+
+        def answer() -> Contrast:
+            population = self._features(snapshot, filters, work)
+            groups = [group for group in (group_a, group_b) if group is not None]
+            members = [self._membership(snapshot, population, group, work) for group in groups]
+            a = ~members[-1] if group_a is None else members[0]
+            b = ~members[0] if group_b is None else members[-1]
+            return contrast(population, a, b, [group.given() for group in groups])
+
+        question = [group and group.model_dump_json() for group in (filters, group_a, group_b)]
+        return snapshot.remembered(f"contrast {question}", answer)
+
+    def _membership(
+        self, snapshot: Snapshot, population: TraceFeatures, group: TraceFilters, work: Work
+    ) -> NDArray[np.bool_]:
+        """Which traces of ``population`` are in the group."""
+        condition, values = self._selection(snapshot, group, work)
+        keys = snapshot.arrays(f"SELECT trace_key FROM traces WHERE {condition}", values, work)["trace_key"]
+        return np.isin(population.keys, keys.astype(np.int64))
 
     # --- failures ------------------------------------------------------------------------------------------------
     def failure_modes(self, filters: TraceFilters, rules: tuple[str, ...] | None, work: Work) -> FailureModes:

@@ -20,6 +20,8 @@ from halo_mcp.index.work import Work
 
 if TYPE_CHECKING:
     from halo_mcp.index.checks import FailureSelector
+    from halo_mcp.index.contrast import Contrast
+    from halo_mcp.index.features import TraceFeatures
     from halo_mcp.index.patterns import Pattern
     from halo_mcp.index.segments import IngestReport
 
@@ -298,6 +300,16 @@ class SpanStore(Protocol):
 
     def overview(self, filters: TraceFilters, work: Work) -> Overview:
         """Population facts about the matching traces."""
+        ...
+
+    def features(self, filters: TraceFilters, work: Work) -> TraceFeatures:
+        """What can be said about each of the matching traces, to compare them with others."""
+        ...
+
+    def contrast(
+        self, filters: TraceFilters, group_a: TraceFilters | None, group_b: TraceFilters | None, work: Work
+    ) -> Contrast:
+        """What separates two groups among the traces that match ``filters``; None (at most once) is all others."""
         ...
 
     def failure_modes(self, filters: TraceFilters, rules: tuple[str, ...] | None, work: Work) -> FailureModes:

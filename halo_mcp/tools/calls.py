@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from pydantic import ConfigDict, create_model
 
 from halo_mcp.datasets import Datasets
 from halo_mcp.errors import SourceChanged
+from halo_mcp.index.store import SpanStore
 from halo_mcp.index.work import Work
 from halo_mcp.tools.params import Answer, Call
 
@@ -50,16 +52,24 @@ def answer(
     """
     if about_all_datasets(function):
         return function(datasets, work, **arguments)
-    name, store = datasets.get(dataset)
-    store.refresh(work)
+    used = list[SpanStore]()
     try:
-        return function(_call(datasets, name, work), **arguments)
+        return function(_call(datasets, used, work, dataset), **arguments)
     except SourceChanged:
-        store.forget()
-        store.refresh(work)
-        return function(_call(datasets, name, work), **arguments)
+        for store in used:
+            store.forget()
+        return function(_call(datasets, used, work, dataset), **arguments)
 
 
-def _call(datasets: Datasets, name: str, work: Work) -> Call:
-    _, store = datasets.get(name)
-    return Call(name, store.pinned(), work.renewed(datasets.settings.deadline_s), datasets.names[0])
+def _call(datasets: Datasets, used: list[SpanStore], work: Work, dataset: str) -> Call:
+    """A call on a dataset that is brought up to date now; ``used`` collects the stores that the answer draws on."""
+    name, store = datasets.get(dataset)
+    used.append(store)
+    store.refresh(work)
+    return Call(
+        dataset=name,
+        store=store.pinned(),
+        work=work.renewed(datasets.settings.deadline_s),
+        default_dataset=datasets.names[0],
+        on=partial(_call, datasets, used, work),
+    )

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from halo_mcp.tools.calls import ToolFunction
+from halo_mcp.tools.compare import compare_datasets
+from halo_mcp.tools.contrast import contrast_traces
 from halo_mcp.tools.failures import list_failure_modes
 from halo_mcp.tools.overview import get_dataset_overview, list_datasets
 from halo_mcp.tools.query import count_traces, query_traces
@@ -36,6 +38,8 @@ CATALOG: Final = (
     Published(view_trace, "Read a trace", "read trace spans tree messages tool calls", large=True),
     Published(view_spans, "Read spans", "read long span attributes prompts outputs", large=True),
     Published(search_trace, "Search a trace", "regex grep inside one trace"),
+    Published(contrast_traces, "Contrast groups", "why traces fail, cause"),
+    Published(compare_datasets, "Compare runs", "regression, A/B, before after"),
     Published(list_datasets, "List datasets", "loaded trace files, open file, ingest problems"),
 )
 """In the order in which clients list them."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Final, Literal
 
@@ -32,6 +32,11 @@ class Call:
     store: SpanStore
     work: Work
     default_dataset: str
+    on: Callable[[str], Call]
+    """The same caller's call on another dataset, which is brought up to date; its deadline starts after that.
+
+    Raises: UnknownDataset, and what refreshing raises.
+    """
 
     @property
     def named(self) -> str:

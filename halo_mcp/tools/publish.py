@@ -111,9 +111,12 @@ def _strict(tool: Tool) -> Tool:
     model = type(base.__name__, (base,), {"model_config": ConfigDict(extra="forbid"), "__module__": base.__module__})
     tool.fn_metadata.arg_model = model
     tool.parameters = _lean(model.model_json_schema(by_alias=True))
-    if tool.name != FULL_FILTERS_IN and "filters" in tool.parameters["properties"]:
-        tool.parameters["properties"]["filters"] = {"type": "object", "description": _FILTERS_IN_WORDS}
-        tool.parameters.pop("$defs", None)
+    properties = tool.parameters["properties"]
+    for name in [name for name, schema in properties.items() if str(schema.get("$ref")).endswith("/TraceFilters")]:
+        if tool.name != FULL_FILTERS_IN:
+            words = _FILTERS_IN_WORDS if name == "filters" else properties[name]["description"]
+            properties[name] = {"type": "object", "description": words}
+            tool.parameters.pop("$defs", None)
     return tool
 
 

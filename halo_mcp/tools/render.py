@@ -35,6 +35,29 @@ def share(part: int, whole: int) -> str:
     return f"{number(part)} ({percent:.{1 if 0 < percent < 9.95 else 0}f}%)"
 
 
+def share_of(part: int, whole: int) -> str:
+    """ "22/58 (38%)"."""
+    return f"{number(part)}/{number(whole)}" + (f" ({100 * part / whole:.0f}%)" if whole else "")
+
+
+def points(difference: float) -> str:
+    """A difference of shares in percentage points: "+17.5 pts"."""
+    return f"{100 * difference:+.1f} pts"
+
+
+def probability(p: float) -> str:
+    """ "0.03", "0.004", "<0.001"."""
+    return "<0.001" if p < 0.001 else f"{p:.3f}" if p < 0.0095 else f"{p:.2f}"
+
+
+def quantity(value: float, unit: str) -> str:
+    """A number with its unit, three digits or so; milliseconds as ``duration`` writes them."""
+    if unit == "ms":
+        return duration(0, round(value * 1e6))
+    digits = 0 if abs(value) >= 100 else 1 if abs(value) >= 10 or value == round(value, 1) else 2
+    return f"{value:,.{0 if value == round(value) else digits}f} {unit}".rstrip()
+
+
 def moment(unix_nano: int | None) -> str:
     """RFC 3339, UTC, milliseconds."""
     if unix_nano is None:

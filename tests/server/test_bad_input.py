@@ -13,7 +13,7 @@ from inline_snapshot import snapshot
 from halo_mcp.index.local import LocalStore
 from halo_mcp.index.work import Work
 from tests.builders import append_lines, span, write_lines
-from tests.tools.desk import ERAS, Era, serving
+from tests.tools.desk import ERAS, Era, serving, tool_names
 
 BINARY: Final = bytes(range(256)) * 8
 
@@ -103,7 +103,7 @@ async def test_ids_and_names_that_do_not_exist_are_answered_with_where_to_find_t
             "Trace 't1' has no span s8, s9. view_trace(trace_id='t1', detail='outline') lists its spans.",
             "Span 's1' has no attribute 'input.valeu'. It has, among others: input.value, name.",
             "Trace 't1' has no span s9. view_trace(trace_id='t1', detail='outline') lists its spans.",
-            "There is no tool 'no_such_tool'. Tools: get_dataset_overview, query_traces, count_traces, view_trace, view_spans, search_trace, list_datasets.",
+            f"There is no tool 'no_such_tool'. Tools: {', '.join(tool_names())}.",
         ]
     )
 

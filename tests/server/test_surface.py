@@ -97,6 +97,8 @@ CALLS: Final[dict[str, dict[str, Any]]] = {
     "view_trace": {"trace_id": "t1"},
     "view_spans": {"trace_id": "t1", "span_ids": ["act"]},
     "search_trace": {"trace_id": "t1", "pattern": "city"},
+    "contrast_traces": {"group_a": {"has_errors": True}},
+    "compare_datasets": {"filters_before": {"has_errors": True}},
     "list_datasets": {},
 }
 
@@ -112,6 +114,8 @@ HALO_FIELDS: Final[dict[str, set[str]]] = {
     "view_trace": {"trace_id", "spans", "oversized", "next_cursor"},
     "view_spans": {"trace_id", "spans", "oversized"},
     "search_trace": {"trace_id", "match_count", "returned_match_count", "has_more", "matches"},
+    "contrast_traces": {"features", "no_difference"},
+    "compare_datasets": {"verdict", "failure_modes"},
     "list_datasets": {"datasets"},
 }
 """What a caller of HALO's tools finds under the same names."""

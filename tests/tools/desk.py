@@ -16,6 +16,8 @@ from halo_mcp.datasets import Datasets
 from halo_mcp.index.work import Work
 from halo_mcp.server import build_tools, create_server
 from halo_mcp.tools.calls import ToolFunction, answer, checked
+from halo_mcp.tools.compare import compare_datasets
+from halo_mcp.tools.contrast import contrast_traces
 from halo_mcp.tools.overview import get_dataset_overview, list_datasets
 from halo_mcp.tools.params import Answer
 from halo_mcp.tools.query import count_traces, query_traces
@@ -34,6 +36,8 @@ FUNCTIONS: Final[dict[str, ToolFunction]] = {
         view_trace,
         view_spans,
         search_trace,
+        contrast_traces,
+        compare_datasets,
         list_datasets,
     )
 }

@@ -1,0 +1,223 @@
+"""compare_datasets: did a change help."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+from pydantic import Field
+
+from halo_mcp.errors import BadArgument
+from halo_mcp.index.filters import TraceFilters
+from halo_mcp.tools.budget import COMPARE_CHARS, Page, preview
+from halo_mcp.tools.params import ALL_TRACES, Answer, Call, call_text
+from halo_mcp.tools.render import moment, moment_nano, names, number, points, probability, quantity, share_of
+
+if TYPE_CHECKING:
+    from halo_mcp.index.compare import Comparison, NumberChange, RateChange, Side
+
+_MODES_SHOWN: Final = 12
+_TEXT_CHARS: Final = 130
+_SAME_TEXT_CHARS: Final = 90
+_RUNS_SHOWN: Final = 3
+_ALL: Final = "{} = all traces"
+
+
+def compare_datasets(
+    call: Call,
+    after: Annotated[str, Field(description="dataset; empty = the same")] = "",
+    filters_before: Annotated[TraceFilters, Field(description=_ALL)] = ALL_TRACES,
+    filters_after: Annotated[TraceFilters, Field(description=_ALL)] = ALL_TRACES,
+) -> Answer:
+    """Did a change help: `dataset` against `after`, or two sets of traces (run_ids, times) of one dataset.
+
+    Verdict, pass rate, failure modes gone or appeared, tokens, time; paired by task. Next: contrast_traces.
+    """
+    from halo_mcp.index.compare import compare
+
+    other = call.on(after) if after else call
+    if other.dataset == call.dataset and filters_before == filters_after:
+        raise BadArgument(
+            "Both sides are the same traces: name another dataset in after, or give filters_before and filters_after, "
+            'for example {"run_ids":["1"]} and {"run_ids":["2"]}.'
+        )
+    before_traces = call.store.features(filters_before, other.work)
+    after_traces = other.store.features(filters_after, other.work)
+    for side, traces in (("before", before_traces), ("after", after_traces)):
+        if not len(traces):
+            raise BadArgument(f"No trace matches on the side {side}; change its dataset or its filters.")
+    found = compare(before_traces, after_traces)
+    warnings = list(_warnings(found))
+    text = Page(COMPARE_CHARS, reserve=400)
+    for line in _lines(found, warnings):
+        if not text.add(line):
+            break
+    return Answer(text.close(_next(other, found, filters_after)), _json(found, warnings))
+
+
+def _lines(found: Comparison, warnings: list[str]) -> Iterator[str]:
+    yield f"verdict: {found.verdict}. {_primary(found)}"
+    yield from (f"warning: {warning}" for warning in warnings)
+    yield _side_line("before", found.before)
+    yield _side_line("after", found.after)
+    if found.secondary:
+        paired = found.secondary[-1].pairs
+        yield (
+            "per trace | before | after | change (95% interval), p corrected (Holm)"
+            + (" · means over tasks" if paired else " · medians")
+        )
+        yield from (f"  {_change_line(change)}" for change in found.secondary)
+    yield from _mode_lines(found)
+
+
+def _primary(found: Comparison) -> str:
+    one = found.primary
+    how = f"paired over {number(one.pairs)} tasks" if one.pairs else "unpaired"
+    text = (
+        f"{one.text} {share_of(one.before, one.before_of)} → {share_of(one.after, one.after_of)}: "
+        f"{_change_of(one)}, p {probability(one.p)}, {how}."
+    )
+    if found.verdict == "underpowered":
+        what = "tasks in both" if one.pairs else "traces per side"
+        text += f" A real difference of this size needs about {number(found.needed or 0)} {what} to show (power 80%)."
+    elif found.verdict == "no evidence of a difference":
+        largest = max(abs(one.interval.low), abs(one.interval.high))
+        text += f" A change of up to {100 * largest:.0f} points either way cannot be excluded."
+    return text
+
+
+def _change_of(one: RateChange) -> str:
+    return f"{points(one.difference)} ({100 * one.interval.low:+.1f}..{100 * one.interval.high:+.1f})"
+
+
+def _change_line(one: RateChange | NumberChange) -> str:
+    from halo_mcp.index.compare import RateChange
+
+    if isinstance(one, RateChange):
+        sides = f"{share_of(one.before, one.before_of)} | {share_of(one.after, one.after_of)}"
+        change = _change_of(one)
+    else:
+        sides = f"{quantity(one.before, one.unit)} | {quantity(one.after, one.unit)}"
+        unit = "ms" if one.unit == "ms" else ""
+        low, high = (quantity(bound, unit) for bound in one.interval)
+        change = f"{'+' if one.difference > 0 else ''}{quantity(one.difference, unit)} ({low}..{high})"
+    return f"{one.text} | {sides} | {change}, p {probability(one.p)}"
+
+
+def _mode_lines(found: Comparison) -> Iterator[str]:
+    changed = [mode for mode in found.failure_modes if mode.change != "no evidence"]
+    same = [mode for mode in found.failure_modes if mode.change == "no evidence"]
+    if not found.failure_modes:
+        yield "failure modes: none on either side"
+        return
+    yield f"failure modes ({number(len(found.failure_modes))}): traces before | after, p corrected (Benjamini-Hochberg)"
+    for mode in changed[:_MODES_SHOWN]:
+        yield f"  {mode.change}: {_mode(mode, _TEXT_CHARS)} | {_change_of(mode)}, p {probability(mode.p)}"
+    shown = same[: max(0, _MODES_SHOWN - len(changed))]
+    if shown:
+        yield "  no evidence of a change:"
+        yield from (f"    {_mode(mode, _SAME_TEXT_CHARS)}" for mode in shown)
+    left = len(found.failure_modes) - _MODES_SHOWN
+    if left > 0:
+        yield f"  +{number(left)} rarer or weaker ones (response_format json has them)"
+
+
+def _mode(mode: RateChange, chars: int) -> str:
+    counts = f"{share_of(mode.before, mode.before_of)} | {share_of(mode.after, mode.after_of)}"
+    return f"{preview(mode.text.removeprefix('failure mode '), chars)}: {counts}"
+
+
+def _side_line(name: str, side: Side) -> str:
+    parts = [
+        f"{name}: {number(side.traces)} traces",
+        f"{number(side.passed)} pass, {number(side.failed)} fail"
+        + (f", {number(side.unknown)} unknown" if side.unknown else ""),
+        f"{number(side.tasks)} tasks" if side.tasks else "no task keys",
+        f"run {names((run for run, _ in side.runs), _RUNS_SHOWN)}" if side.runs else "",
+        f"models {names(side.models, _RUNS_SHOWN)}" if side.models else "",
+        f"from {moment(side.start_time_unix_nano)}",
+    ]
+    return " · ".join(part for part in parts if part)
+
+
+def _warnings(found: Comparison) -> Iterator[str]:
+    """What makes the comparison say less than it seems to."""
+    if found.judged_by_failures:
+        yield "outcomes are not recorded on both sides; judged by traces with failures, which is not success."
+    for name, side in (("before", found.before), ("after", found.after)):
+        if len(side.runs) > 1:
+            yield f"{name} mixes {number(len(side.runs))} runs; filter by run_ids."
+        if side.unknown and not found.judged_by_failures:
+            yield f"{share_of(side.unknown, side.traces)} traces of {name} have no outcome and do not count."
+    if found.shared_traces:
+        yield f"{number(found.shared_traces)} traces are on both sides; the tests take the sides to be separate."
+    only = found.before.tasks - found.shared_tasks, found.after.tasks - found.shared_tasks
+    if any(only) and found.primary.pairs:
+        yield (
+            f"tasks differ: {number(only[0])} only before, {number(only[1])} only after; the paired changes are about "
+            f"the {number(found.shared_tasks)} shared ones."
+        )
+    elif not found.primary.pairs:
+        yield (
+            f"{number(found.shared_tasks)} tasks in common, too few to pair: "
+            "if the sides attempted different tasks, a difference may come from that."
+        )
+    if set(found.before.models) != set(found.after.models):
+        yield f"models differ: {names(found.before.models)} before, {names(found.after.models)} after."
+    if found.times_overlap:
+        yield "the sides overlap in time."
+
+
+def _next(other: Call, found: Comparison, filters_after: TraceFilters) -> str:
+    given = filters_after.given()
+    if found.after.passed and found.after.failed:
+        return "Next: " + call_text("contrast_traces", dataset=other.named, filters=given)
+    return "Next: " + call_text("query_traces", dataset=other.named, filters=given, sort_by="-error_span_count")
+
+
+def _json(found: Comparison, warnings: list[str]) -> dict[str, Any]:
+    return {
+        "verdict": found.verdict,
+        "judged_by": found.primary.name,
+        "primary": _change_json(found.primary),
+        "needed_per_side": found.needed,
+        "before": _side_json(found.before),
+        "after": _side_json(found.after),
+        "metrics": [_change_json(change) for change in found.secondary],
+        "failure_modes": [_change_json(mode) for mode in found.failure_modes],
+        "shared_task_count": found.shared_tasks,
+        "shared_trace_count": found.shared_traces,
+        "warnings": warnings,
+    }
+
+
+def _change_json(one: RateChange | NumberChange) -> dict[str, Any]:
+    from halo_mcp.index.compare import RateChange
+
+    shared = {
+        "name": one.name,
+        "text": one.text,
+        "before": one.before,
+        "after": one.after,
+        "difference": one.difference,
+        "interval_95": list(one.interval),
+        "p": one.p,
+        "paired_tasks": one.pairs,
+    }
+    if isinstance(one, RateChange):
+        return shared | {"before_of": one.before_of, "after_of": one.after_of, "change": one.change}
+    return shared | {"unit": one.unit}
+
+
+def _side_json(side: Side) -> dict[str, Any]:
+    return {
+        "total_traces": side.traces,
+        "pass": side.passed,
+        "fail": side.failed,
+        "unknown": side.unknown,
+        "task_count": side.tasks,
+        "runs": dict(side.runs),
+        "model_names": list(side.models),
+        "start_time": moment_nano(side.start_time_unix_nano),
+        "end_time": moment_nano(side.end_time_unix_nano),
+    }
