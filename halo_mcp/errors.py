@@ -15,6 +15,9 @@
     │   ├── NotTraces            the file is there, but holds no spans we can read
     │   └── SourceChanged        the file no longer holds what the index says
     ├── IndexFailure             the index directory cannot be used (disk full, no permission, damaged)
+    ├── SandboxError             SQL or code of a model came to no result
+    │   ├── SandboxUnavailable   its worker process cannot be started here
+    │   └── WorkerStopped        its worker process was killed, or ended
     └── Interrupted
         ├── Cancelled            the caller went away
         └── DeadlineExceeded     the time allowed for one call is over
@@ -26,6 +29,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from difflib import get_close_matches
+from typing import Literal
 
 
 class HaloError(Exception):
@@ -176,6 +180,37 @@ class IndexFailure(HaloError):
             f"The index in {directory} cannot be used: {reason}. Free some space or choose another place with "
             "--index-dir or HALO_MCP_INDEX_DIR; the index is a cache, deleting it loses nothing."
         )
+
+
+class SandboxError(HaloError):
+    """SQL or code of a model came to no result."""
+
+
+class SandboxUnavailable(SandboxError):
+    """The worker process of a tool cannot be started here."""
+
+    def __init__(self, tool: str, reason: str) -> None:
+        self.tool = tool
+        self.reason = reason
+        super().__init__(f"{tool} is not available here: {reason.rstrip('.')}. All other tools work.")
+
+
+class WorkerStopped(SandboxError):
+    """The worker process of a tool was killed, or ended by itself; the next call starts another."""
+
+    def __init__(
+        self, tool: str, why: Literal["time", "memory", "reply", "ended"], detail: str, hint: str = ""
+    ) -> None:
+        self.tool = tool
+        self.why = why
+        self.detail = detail
+        what = {
+            "time": f"{tool} was stopped: it took longer than {detail}.",
+            "memory": f"{tool} was stopped: it needed more than {detail} of memory.",
+            "reply": f"{tool} was stopped: its worker sent {detail}.",
+            "ended": f"{tool} came to no result: its worker process ended ({detail}); the next call starts another.",
+        }[why]
+        super().__init__(f"{what} {hint}".rstrip())
 
 
 class Interrupted(HaloError):
