@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, Final, Literal
 
@@ -74,7 +74,7 @@ class WorkerProcess:
             process = self._running(work)
             with self._watched(process, deadline_s, work):
                 _send(process, frame)
-                while "call" in (reply := self._receive(process)) and on_call is not None:
+                while "call" in (reply := _received(process, self._max_reply_bytes)) and on_call is not None:
                     _send(process, on_call(reply))
                 return reply
 
@@ -116,13 +116,15 @@ class WorkerProcess:
         process = self._process = self._started()
         try:
             with self._watched(process, self._start_s, work):
-                ready = read_frame(_pipe(process.stdout), _READY_BYTES)
-                if ready is None:
-                    code = process.wait()
-                    raise SandboxUnavailable(self._tool, f"its process ended at once ({_ending(code)})")
-        except (WorkerStopped, FrameError) as error:
-            self.close()
-            raise SandboxUnavailable(self._tool, f"its process did not get ready in {self._start_s:g} s") from error
+                ready = _received(process, _READY_BYTES)
+        except WorkerStopped as error:
+            reason = {
+                "time": f"its process did not get ready in {error.detail}",
+                "memory": f"its process needed more than {error.detail} before it was ready",
+                "ended": f"its process ended at once ({error.detail})",
+                "reply": f"its process said {error.detail}",
+            }[error.why]
+            raise SandboxUnavailable(self._tool, reason) from error
         if "unavailable" in ready:
             self.close()
             raise SandboxUnavailable(self._tool, str(ready["unavailable"])[:300])
@@ -143,12 +145,6 @@ class WorkerProcess:
         except OSError as error:
             raise SandboxUnavailable(self._tool, f"its process cannot be started: {error.strerror}") from error
 
-    def _receive(self, process: subprocess.Popen[bytes]) -> Frame:
-        frame = read_frame(_pipe(process.stdout), self._max_reply_bytes)
-        if frame is None:
-            raise EOFError
-        return frame
-
     @contextmanager
     def _watched(self, process: subprocess.Popen[bytes], deadline_s: float, work: Work) -> Generator[None]:
         """Kill the process when it takes too much, and whenever what is inside does not end well; say why."""
@@ -157,6 +153,9 @@ class WorkerProcess:
             with watch:
                 yield
         except (OSError, EOFError, FrameError) as error:
+            if isinstance(error, EOFError):
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(1)  # it is ending by itself: how it ends says why
             _kill(process)
             work.check()
             why = watch.why or ("reply" if isinstance(error, FrameError) else "ended")
@@ -227,6 +226,14 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
 
 def _send(process: subprocess.Popen[bytes], frame: Frame) -> None:
     write_frame(_pipe(process.stdin), frame)
+
+
+def _received(process: subprocess.Popen[bytes], limit: int) -> Frame:
+    """The next frame. Raises: EOFError, FrameError."""
+    frame = read_frame(_pipe(process.stdout), limit)
+    if frame is None:
+        raise EOFError
+    return frame
 
 
 def _pipe(stream: IO[bytes] | None) -> IO[bytes]:
