@@ -78,6 +78,11 @@ class WorkerProcess:
                     _send(process, on_call(reply))
                 return reply
 
+    def start(self, work: Work) -> None:
+        """Start the process unless it runs. Raises: SandboxUnavailable; Cancelled and DeadlineExceeded of ``work``."""
+        with self._my_turn(work):
+            self._running(work)
+
     def close(self) -> None:
         """End the process now, also in the middle of a request. A later request starts it anew."""
         if self._idle is not None:
