@@ -42,6 +42,7 @@ from halo_mcp.index.store import (
     TracePage,
     TraceRow,
 )
+from halo_mcp.index.views import SqlState
 from halo_mcp.index.work import Work
 
 if TYPE_CHECKING:
@@ -170,6 +171,9 @@ class LocalStore:
         ((traces, spans),) = snapshot.query("SELECT count(*), coalesce(sum(span_count), 0)::BIGINT FROM traces")
         sources = (Source(state.path, state.size, state.mtime_ns, state.report) for state in snapshot.manifest.sources)
         return StoreInfo(traces, spans, tuple(sources), str(self._directory.path))
+
+    def sql_state(self) -> SqlState:
+        return self._current.sql_state()
 
     def overview(self, filters: TraceFilters, work: Work) -> Overview:
         snapshot = self._current

@@ -18,6 +18,7 @@ from halo_mcp.index.work import Work
 if TYPE_CHECKING:
     from halo_mcp.index.patterns import Pattern
     from halo_mcp.index.segments import IngestReport
+    from halo_mcp.index.views import SqlState
 
 SortKey = Literal[
     "start_time",
@@ -283,6 +284,10 @@ class SpanStore(Protocol):
 
     def info(self) -> StoreInfo:
         """What is loaded."""
+        ...
+
+    def sql_state(self) -> SqlState:
+        """The present state, for a worker process that runs SQL over the views ``spans`` and ``traces``."""
         ...
 
     def overview(self, filters: TraceFilters, work: Work) -> Overview:

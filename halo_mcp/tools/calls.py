@@ -62,4 +62,4 @@ def answer(
 
 def _call(datasets: Datasets, name: str, work: Work) -> Call:
     _, store = datasets.get(name)
-    return Call(name, store.pinned(), work.renewed(datasets.settings.deadline_s), datasets.names[0])
+    return Call(name, store.pinned(), work.renewed(datasets.settings.deadline_s), datasets.names[0], datasets.workers)

@@ -16,6 +16,7 @@ from halo_mcp.errors import InvalidCursor
 from halo_mcp.index.filters import TraceFilters
 from halo_mcp.index.store import SpanStore
 from halo_mcp.index.work import Work
+from halo_mcp.sandbox.workers import Workers
 
 ResponseFormat = Literal["text", "json"]
 Filters = Annotated[TraceFilters, Field(description="conditions, all must hold; {} = all traces")]
@@ -32,6 +33,8 @@ class Call:
     store: SpanStore
     work: Work
     default_dataset: str
+    workers: Workers = field(default_factory=Workers)
+    """Of the whole server."""
 
     @property
     def named(self) -> str:
