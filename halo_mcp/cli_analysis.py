@@ -1,3 +1,28 @@
 """The verbs that ask about many traces at once."""
 
 from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from halo_mcp.errors import BadArgument, why_unusable
+from halo_mcp.terminal import IndexDir, Json, app, show
+
+
+@app.command()
+def code(
+    source: Annotated[str, typer.Argument(metavar="SOURCE")],
+    file: Annotated[str, typer.Argument(metavar="FILE", help="Python to run; - reads standard input")] = "-",
+    index_dir: IndexDir = None,
+    as_json: Json = False,
+) -> None:
+    """Run sandboxed Python over the traces: spans(), sql() and every tool are functions there."""
+    try:
+        text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadArgument(f"The code in {file} cannot be read: {why_unusable(error)}.") from error
+    if show([source], index_dir, None, "run_code", {"code": text}, as_json)["exit_code"]:
+        raise typer.Exit(1)

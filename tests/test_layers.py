@@ -18,7 +18,7 @@ ALLOWED = {
 }
 """What a layer may import of the package; the others are only kept from looking up."""
 ABOVE = {"tools": {"server", "transports", "cli", "__main__"}, "server": {"cli", "__main__"}, "transports": {"cli"}}
-HEAVY = ("duckdb", "numpy", "re2", "openai", "scipy")
+HEAVY = ("duckdb", "numpy", "re2", "openai", "scipy", "wasmtime")
 
 
 def imports() -> Iterator[tuple[Path, str]]:

@@ -6,13 +6,13 @@ name. All methods may be called from several threads at once.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from halo_mcp.index.filters import TraceFilters
 from halo_mcp.index.semconv import ObservationKind
-from halo_mcp.index.span import Span
+from halo_mcp.index.span import Json, Span
 from halo_mcp.index.work import Work
 
 if TYPE_CHECKING:
@@ -314,6 +314,13 @@ class SpanStore(Protocol):
 
     def payloads(self, trace_id: str, span_ids: Sequence[str] = ()) -> list[Span]:
         """The spans themselves, in the order they were written; all of the trace's, or those named."""
+        ...
+
+    def records(self, filters: TraceFilters, offset: int, limit: int, work: Work) -> Iterator[Mapping[str, Json]]:
+        """The spans of the matching traces as the JSON objects of their sources, in the order they were written.
+
+        ``limit`` of them from number ``offset`` on; read one by one.
+        """
         ...
 
     def search(

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, cast
 
+import orjson
+
 from halo_mcp.errors import DeadlineExceeded, HaloError, SandboxError, WorkerStopped
-from halo_mcp.index.json_text import json_text
 from halo_mcp.index.work import Work
 from halo_mcp.sandbox.frames import Frame
 from halo_mcp.sandbox.process import WorkerProcess
@@ -38,15 +39,15 @@ _log = logging.getLogger(__name__)
 HostFunction = Callable[[list[Any], dict[str, Any], Work], Any]
 """Positional and named arguments as the code gave them (any JSON), and the work that is left to the run.
 
-Returns a JSON value, or JsonLines. Raises HaloError, whose message the code gets as an exception.
+Returns a JSON value, or Rows. Raises HaloError, whose message the code gets as an exception.
 """
 
 
 @dataclass(frozen=True, slots=True)
-class JsonLines:
-    """Many JSON values as one text each: the interpreter parses them, so that they cross the border once."""
+class Rows:
+    """Many JSON values, made one by one; the code gets a list of them."""
 
-    lines: Iterable[str]
+    values: Iterable[Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,22 +265,24 @@ class _Run:
         positional, named = _parsed(name, arguments)
         self._call_work.check()
         value = self._functions[name](positional, named, self._call_work)
-        if isinstance(value, JsonLines):
-            return self._joined(value)
-        return f"={json_text(value)}"
+        if isinstance(value, Rows):
+            return f"*{self._lines(value)}"
+        return f"={_json(value)}"
 
-    def _joined(self, value: JsonLines) -> str:
-        """The lines, none of them more than fits. Lines are told from each other by newlines, which JSON escapes."""
+    def _lines(self, rows: Rows) -> str:
+        """One line per value (JSON escapes newlines), so that the interpreter alone parses them."""
         room, lines = self._limits.reply_bytes, list[str]()
-        for line in value.lines:
+        for value in rows.values:
+            self._call_work.check()
+            line = _json(value)
             room -= len(line) + 1
             if room < 0:
                 raise SandboxError(
-                    f"The result is larger than {self._limits.reply_bytes >> 20} MB after {len(lines)} rows: "
-                    "name fields=[...] or give a smaller limit."
+                    f"The result is larger than the {self._limits.reply_bytes >> 20} MB that can be handed over; "
+                    f"{len(lines)} rows fitted: name fields=[...], or give a smaller limit."
                 )
             lines.append(line)
-        return f"*{chr(10).join(lines)}"
+        return "\n".join(lines)
 
     def _limited(self, reply: str) -> str:
         if len(reply) > self._limits.reply_bytes:
@@ -288,6 +291,13 @@ class _Run:
                 "narrow the filters, or fetch it in pages."
             )
         return reply
+
+
+def _json(value: Any) -> str:
+    try:
+        return orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS).decode()
+    except orjson.JSONEncodeError:  # an integer of more than 64 bits, or half of a surrogate pair
+        return json.dumps(value, separators=(",", ":"))
 
 
 def _parsed(name: str, arguments: str) -> tuple[list[Any], dict[str, Any]]:

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from pydantic import ConfigDict, create_model
+from pydantic import ConfigDict, ValidationError, create_model
 
 from halo_mcp.datasets import Datasets
 from halo_mcp.errors import SourceChanged
@@ -39,6 +39,11 @@ def checked(function: ToolFunction, arguments: Mapping[str, Any]) -> dict[str, A
     model = create_model(function.__name__, __config__=ConfigDict(extra="forbid"), **fields)
     valid = model.model_validate(dict(arguments))
     return {name: getattr(valid, name) for name in fields}
+
+
+def problems(error: ValidationError) -> str:
+    """What is wrong with which argument, on one line."""
+    return "; ".join(f"{'.'.join(map(str, p['loc']))}: {p['msg']}" for p in error.errors(include_url=False))
 
 
 def answer(

@@ -24,6 +24,8 @@ FLUSH_S = 0.25
 class HaloError(Exception):
     """A function of the host could not do what it was asked; the message says why and what to do instead."""
 
+    __module__ = "__main__"
+
 
 variables = {"__name__": "__main__", "__builtins__": __builtins__, "HaloError": HaloError}
 """The globals of the code. They live as long as this interpreter."""
@@ -97,7 +99,9 @@ def described(error):
     while frame and frame.tb_frame.f_code.co_filename != FILENAME:
         frame = frame.tb_next
     try:
-        text = "".join(traceback.format_exception(type(error), error, frame, limit=-FRAMES_SHOWN))
+        told = traceback.TracebackException(type(error), error, frame, limit=-FRAMES_SHOWN)
+        told.stack[:] = [entry for entry in told.stack if entry.filename != __file__]
+        text = "".join(told.format())
     except BaseException:  # no memory left, or an exception that cannot be shown
         text = type(error).__name__
     return text[-ERROR_CHARS:].encode("utf-8", "replace").decode()
