@@ -9,7 +9,28 @@ from typing import Annotated
 import typer
 
 from halo_mcp.errors import BadArgument, why_unusable
-from halo_mcp.terminal import IndexDir, Json, app, show
+from halo_mcp.terminal import Deadline, IndexDir, Json, app, show
+
+
+@app.command()
+def sql(
+    source: Annotated[str, typer.Argument(metavar="SOURCE")] = "",
+    statement: Annotated[str, typer.Argument(metavar="'SELECT ...'", help="one statement, DuckDB dialect")] = "",
+    limit: Annotated[int, typer.Option(min=1, max=1_000)] = 100,
+    schema: Annotated[bool, typer.Option("--schema", help="print views, columns, functions, examples")] = False,
+    index_dir: IndexDir = None,
+    deadline_s: Deadline = None,
+    as_json: Json = False,
+) -> None:
+    """Ask with SQL: one read-only SELECT over the views spans and traces."""
+    if schema:
+        from halo_mcp.index.sql_schema import schema_text
+
+        typer.echo(schema_text(), nl=False)
+        return
+    if not source or not statement:
+        raise BadArgument("Give a trace file and one statement, or --schema for the columns.")
+    show([source], index_dir, deadline_s, "query_sql", {"sql": statement, "limit": limit}, as_json)
 
 
 @app.command()

@@ -3,6 +3,7 @@
     HaloError                    one sentence for whoever can act: what was wrong, what to do instead
     ├── BadArgument              the caller's argument cannot be used
     │   ├── InvalidPattern       a regex that RE2 cannot run
+    │   ├── InvalidSql           a statement that DuckDB cannot run, or that is not allowed
     │   ├── InvalidTime          a time that is not RFC 3339 or epoch digits
     │   ├── InvalidCursor        a page cursor that belongs to another query or dataset
     │   ├── UnknownDataset
@@ -48,6 +49,14 @@ class InvalidPattern(BadArgument):
         self.reason = reason
         shown = pattern if len(pattern) <= 80 else pattern[:77] + "..."
         super().__init__(f"The pattern {shown!r} cannot be used: {reason}")
+
+
+class InvalidSql(BadArgument):
+    """A statement that DuckDB cannot run, or that is not allowed."""
+
+    def __init__(self, reason: str, hint: str = "") -> None:
+        self.reason = reason
+        super().__init__(f"The SQL was not run to its end: {reason.rstrip('.')}. {hint}".rstrip())
 
 
 class InvalidTime(BadArgument):
@@ -182,6 +191,9 @@ class IndexFailure(HaloError):
         )
 
 
+WhyStopped = Literal["time", "memory", "reply", "ended"]
+
+
 class SandboxError(HaloError):
     """SQL or code of a model came to no result."""
 
@@ -198,11 +210,9 @@ class SandboxUnavailable(SandboxError):
 class WorkerStopped(SandboxError):
     """The worker process of a tool was killed, or ended by itself; the next call starts another."""
 
-    def __init__(
-        self, tool: str, why: Literal["time", "memory", "reply", "ended"], detail: str, hint: str = ""
-    ) -> None:
+    def __init__(self, tool: str, why: WhyStopped, detail: str, hint: str = "") -> None:
         self.tool = tool
-        self.why = why
+        self.why: WhyStopped = why
         self.detail = detail
         what = {
             "time": f"{tool} was stopped: it took longer than {detail}.",

@@ -173,7 +173,7 @@ class LocalStore:
         return StoreInfo(traces, spans, tuple(sources), str(self._directory.path))
 
     def sql_state(self) -> SqlState:
-        return self._current.sql_state()
+        return self._current.sql_state
 
     def overview(self, filters: TraceFilters, work: Work) -> Overview:
         snapshot = self._current

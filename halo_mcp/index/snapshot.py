@@ -87,11 +87,13 @@ class Snapshot:
         self.facets_known = not self._dead
         """Whether the view ``facets`` is there: it counts no span that is superseded."""
 
+    @cached_property
     def sql_state(self) -> SqlState:
         """This state, for another process to open. Its files may be gone when a later state has replaced them."""
         segments = self.manifest.segments
         return SqlState(
             self.directory.path,
+            tuple(segment.file for segment in segments),
             (*opening_statements(self.directory.path, segments), *view_statements(segments, self._dead)),
             tuple(self.manifest.sources),
         )

@@ -287,7 +287,7 @@ class SpanStore(Protocol):
         ...
 
     def sql_state(self) -> SqlState:
-        """The present state, for a worker process that runs SQL over the views ``spans`` and ``traces``."""
+        """The present state, for a worker process that runs SQL over it; the same object as long as it is the same."""
         ...
 
     def overview(self, filters: TraceFilters, work: Work) -> Overview:

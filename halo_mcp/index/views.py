@@ -23,6 +23,7 @@ class SqlState:
     """One state of an index, as another process may open it for reading."""
 
     directory: Path
+    segment_files: tuple[str, ...]
     statements: tuple[str, ...]
     """To be run in this order in a fresh in-memory database, before it is cut off from all files."""
     sources: tuple[SourceState, ...]

@@ -58,6 +58,13 @@ class Channel:
         os.dup2(nothing, 1)
         self._arrived: SimpleQueue[Frame] = SimpleQueue()
 
+    def first(self) -> Frame:
+        """The frame that comes before all others, read by the calling thread: no other exists yet."""
+        frame = read_frame(self._in, self._limit)
+        if frame is None:
+            os._exit(0)
+        return frame
+
     def listen(self) -> None:
         """Start reading. A thread does it, which ends the process as soon as the host is gone, whatever runs.
 

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, Final, Literal
 
-from halo_mcp.errors import SandboxUnavailable, WorkerStopped
+from halo_mcp.errors import SandboxUnavailable, WhyStopped, WorkerStopped
 from halo_mcp.index.work import Work
 from halo_mcp.sandbox.frames import Frame, FrameError, read_frame, write_frame
 
@@ -52,6 +52,7 @@ class WorkerProcess:
         self._max_reply_bytes = max_reply_bytes
         self._turn = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
+        self._setup: Frame | None = None
         self._idle: threading.Timer | None = None
         self.starts = 0
         """How often it was started: a change between two requests means that its state is lost."""
@@ -64,14 +65,22 @@ class WorkerProcess:
         process = self._process
         return process.pid if process is not None and process.poll() is None else None
 
-    def request(self, frame: Frame, deadline_s: float, work: Work, on_call: Answering | None = None) -> Frame:
+    def request(
+        self,
+        frame: Frame,
+        deadline_s: float,
+        work: Work,
+        on_call: Answering | None = None,
+        setup: Frame | None = None,
+    ) -> Frame:
         """The worker's reply to ``frame``; frames with a "call" that come before it are answered by ``on_call``.
 
+        ``setup`` is sent before anything else when the worker starts; with another one than before it starts anew.
         Raises: SandboxUnavailable when it cannot be started; WorkerStopped when it was killed at the deadline or over
         its memory, or ended; Cancelled and DeadlineExceeded of ``work``, after which it is dead too.
         """
         with self._my_turn(work):
-            process = self._running(work)
+            process = self._running(work, setup)
             with self._watched(process, deadline_s, work):
                 _send(process, frame)
                 while "call" in (reply := _received(process, self._max_reply_bytes)) and on_call is not None:
@@ -81,7 +90,7 @@ class WorkerProcess:
     def start(self, work: Work) -> None:
         """Start the process unless it runs. Raises: SandboxUnavailable; Cancelled and DeadlineExceeded of ``work``."""
         with self._my_turn(work):
-            self._running(work)
+            self._running(work, None)
 
     def close(self) -> None:
         """End the process now, also in the middle of a request. A later request starts it anew."""
@@ -114,13 +123,16 @@ class WorkerProcess:
             finally:
                 self._turn.release()
 
-    def _running(self, work: Work) -> subprocess.Popen[bytes]:
-        if self._process is not None and self._process.poll() is None:
+    def _running(self, work: Work, setup: Frame | None) -> subprocess.Popen[bytes]:
+        if self._process is not None and self._process.poll() is None and setup == self._setup:
             return self._process
         self.close()
+        self._setup = setup
         process = self._process = self._started()
         try:
             with self._watched(process, self._start_s, work):
+                if setup is not None:
+                    _send(process, setup)
                 ready = _received(process, _READY_BYTES)
         except WorkerStopped as error:
             reason = {
@@ -144,7 +156,7 @@ class WorkerProcess:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
-                env={name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ},
+                env={name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ} | {"TZ": "UTC"},
                 start_new_session=os.name == "posix",
             )
         except OSError as error:
@@ -163,7 +175,7 @@ class WorkerProcess:
                     process.wait(1)  # it is ending by itself: how it ends says why
             _kill(process)
             work.check()
-            why = watch.why or ("reply" if isinstance(error, FrameError) else "ended")
+            why: WhyStopped = watch.why or ("reply" if isinstance(error, FrameError) else "ended")
             limit = {"time": f"{deadline_s:g} s", "memory": f"{self._memory_bytes >> 20} MB"}
             detail = limit.get(why) or (str(error) if why == "reply" else _ending(process.returncode))
             raise WorkerStopped(self._tool, why, detail) from error

@@ -10,6 +10,7 @@ from halo_mcp.tools.code import run_code
 from halo_mcp.tools.overview import get_dataset_overview, list_datasets
 from halo_mcp.tools.query import count_traces, query_traces
 from halo_mcp.tools.search import search_trace
+from halo_mcp.tools.sql import query_sql
 from halo_mcp.tools.view import view_spans, view_trace
 
 
@@ -33,6 +34,7 @@ CATALOG: Final = (
     Published(view_trace, "Read a trace", "read trace spans tree messages tool calls", large=True),
     Published(view_spans, "Read spans", "read long span attributes prompts outputs", large=True),
     Published(search_trace, "Search a trace", "regex grep inside one trace"),
+    Published(query_sql, "Query with SQL", "SQL select group by join aggregate spans traces columns"),
     Published(run_code, "Run Python", "python code compute over spans, sandbox"),
     Published(list_datasets, "List datasets", "loaded trace files, open file, ingest problems"),
 )
