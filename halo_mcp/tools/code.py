@@ -21,6 +21,7 @@ from halo_mcp.tools.params import ALL_TRACES, Answer, Call, Filters
 from halo_mcp.tools.render import counted, number
 
 _CODE_CHARS: Final = 200_000
+_NAME_CHARS: Final = 64
 _BATCH: Final = 5_000
 _LARGEST_BATCH: Final = 20_000
 _ID_KEYS: Final = ("trace_id", "span_id", "parent_span_id")
@@ -32,21 +33,29 @@ SpanFunction = Callable[..., Any]
 def run_code(
     datasets: Datasets,
     work: Work,
-    code: Annotated[Text, Field(min_length=1, max_length=_CODE_CHARS)],
-    dataset: Annotated[str, Field(description="what the functions are about by default")] = "",
-    session: Annotated[Text, Field(min_length=1, max_length=64, description="whose variables to go on with")] = "main",
-    reset: Annotated[bool, Field(description="forget the session's variables first")] = False,
+    code: Annotated[Text, Field(description="Python")],
+    dataset: Annotated[str, Field(description="default of the functions")] = "",
+    session: Annotated[Text, Field(description="a new name starts afresh")] = "main",
 ) -> Answer:
-    """Run sandboxed Python over spans, for what no tool counts. Only the standard library: no numpy, files, network.
+    """Run Python in a sandbox, for what no tool counts: standard library, no numpy, pandas, files or network.
 
-    The other tools are functions that return their JSON data. sql(query) gives dicts. Batches of spans as dicts:
-    o=0; while b := spans(o, fields=["name","status.code",ATTRIBUTE_KEY], filters={}): o+=len(b); ...
+    The other tools are functions that return their JSON data; sql(query) gives dicts; spans come in batches of dicts:
+    o=0
+    while b := spans(o, fields=["name", "status.code", ATTRIBUTE], filters={}): o+=len(b); ...
     Variables persist per session. print() what you need. 20 s, 512 MB.
     """
+    _check_length("code", code, _CODE_CHARS)
+    _check_length("session", session, _NAME_CHARS)
     sessions = datasets.workers.get("code", "", lambda: CodeSessions(datasets.settings.index_dir / "sandbox"))
     desk = _Desk(datasets, dataset, work)
-    result = sessions.run(session, code, desk.functions(), work, reset=reset)
+    result = sessions.run(session, code, desk.functions(), work)
     return Answer(_text(result, session), _data(result, session))
+
+
+def _check_length(argument: str, text: str, limit: int) -> None:
+    # Here and not in the schema, which every client reads: nobody reaches these limits by accident.
+    if not 0 < len(text) <= limit:
+        raise BadArgument(f"{argument} has {number(len(text))} characters; give 1 to {number(limit)}.")
 
 
 def _text(result: CodeResult, session: str) -> str:

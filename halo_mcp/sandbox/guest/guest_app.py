@@ -90,7 +90,7 @@ def execute(code):
     if last is not None:
         value = eval(compile(ast.Expression(last.value), FILENAME, "eval"), variables)
         if value is not None:
-            print(value if isinstance(value, str) else repr(value))
+            print(repr(value))
 
 
 def described(error):
