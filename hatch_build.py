@@ -30,7 +30,7 @@ _PLATFORMS: Final = {
     "Windows": ("AMD64",),
 }
 """What componentize-py has wheels for; on Linux with glibc 2.28 or later only."""
-_COMMAND: Final = "import sys, componentize_py; sys.exit(componentize_py.script())"
+COMMAND: Final = "import sys, componentize_py; sys.exit(componentize_py.script())"
 _BUILD_S: Final = 900
 _REASON_CHARS: Final = 300
 
@@ -38,11 +38,11 @@ Settings = dict[str, Any] | None
 
 
 def get_requires_for_build_wheel(config_settings: Settings = None) -> list[str]:
-    return [*_hatchling().get_requires_for_build_wheel(config_settings), *_guest_requirements()]
+    return [*_hatchling().get_requires_for_build_wheel(config_settings), *guest_requirements()]
 
 
 def get_requires_for_build_editable(config_settings: Settings = None) -> list[str]:
-    return [*_hatchling().get_requires_for_build_editable(config_settings), *_guest_requirements()]
+    return [*_hatchling().get_requires_for_build_editable(config_settings), *guest_requirements()]
 
 
 def get_requires_for_build_sdist(config_settings: Settings = None) -> list[str]:
@@ -70,11 +70,13 @@ def _hatchling() -> Any:
     return build
 
 
-def _guest_requirements() -> list[str]:
-    return [COMPONENTIZE_PY] if _has_wheel() else []
+def guest_requirements() -> list[str]:
+    """What making the interpreter needs; nothing where that cannot be had."""
+    return [COMPONENTIZE_PY] if has_wheel() else []
 
 
-def _has_wheel() -> bool:
+def has_wheel() -> bool:
+    """Whether componentize-py has a wheel for this platform."""
     if platform.machine() not in _PLATFORMS.get(platform.system(), ()):
         return False
     if platform.system() != "Linux":
@@ -120,7 +122,7 @@ def _is_current(artefact: Path, record: Path, sources: str) -> bool:
 
 def _componentize(guest: Path, artefact: Path) -> None:
     """Raises: OSError, subprocess.SubprocessError."""
-    if not _has_wheel():
+    if not has_wheel():
         raise OSError(f"componentize-py has no build for this platform ({platform.platform(terse=True)})")
     with tempfile.TemporaryDirectory() as scratch:
         for name in SOURCES:
@@ -128,7 +130,7 @@ def _componentize(guest: Path, artefact: Path) -> None:
         made = Path(scratch) / artefact.name
         arguments = ["-d", "halo.wit", "-w", "sandbox", "componentize", "guest_app", "-o", str(made)]
         subprocess.run(
-            [sys.executable, "-c", _COMMAND, *arguments],
+            [sys.executable, "-c", COMMAND, *arguments],
             cwd=scratch,
             timeout=_BUILD_S,
             check=True,
