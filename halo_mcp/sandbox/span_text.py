@@ -45,9 +45,9 @@ class SpanTexts:
             ("halo_attribute", self._attribute, [*place, "VARCHAR"]),
             ("halo_span_json", self._span_json, place),
         ):
-            connection.create_function(  # pyright: ignore[reportUnknownMemberType]
-                name, function, parameters, "VARCHAR", null_handling="special"
-            )
+            # The type stubs know neither types nor null handling as text, which DuckDB takes.
+            create: Any = connection.create_function  # pyright: ignore[reportUnknownMemberType]
+            create(name, function, parameters, "VARCHAR", null_handling="special")
 
     def close(self) -> None:
         """Close what a query opened."""
