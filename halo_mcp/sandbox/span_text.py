@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from io import FileIO
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from halo_mcp.errors import SourceError
 from halo_mcp.index.formats.canonical import parse_record
@@ -46,7 +46,7 @@ class SpanTexts:
             ("halo_span_json", self._span_json, place),
         ):
             # The type stubs know neither types nor null handling as text, which DuckDB takes.
-            create: Any = connection.create_function  # pyright: ignore[reportUnknownMemberType]
+            create = cast("Any", connection.create_function)  # pyright: ignore[reportUnknownMemberType]
             create(name, function, parameters, "VARCHAR", null_handling="special")
 
     def close(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any
@@ -43,6 +44,8 @@ class Asking:
 
 @pytest.fixture(scope="module")
 def asking(tmp_path_factory: pytest.TempPathFactory) -> Generator[Asking]:
+    long = {"llm.model_name": "m-1", "input.value": LONG_TEXT}
+    again = span("again", "root", kind="TOOL", start_ms=9, attributes={"tool.name": "geo", "half": "\ud83d!"})
     store = store_of(
         tmp_path_factory.mktemp("sql"),
         agent("root", name="planner", ms=500),
@@ -57,7 +60,7 @@ def asking(tmp_path_factory: pytest.TempPathFactory) -> Generator[Asking]:
             error="no such city",
             attributes={"tool.name": "geo", "input.value": 'a "city"\n', "list": [1, {"a": "é"}], "none": None},
         ),
-        span("again", "root", kind="TOOL", start_ms=9, attributes={"tool.name": "geo", "half": "\ud83d!"}),
+        json.dumps(again).encode(),
         span("other", trace="t2"),
     )
     sandbox = SqlSandbox(DEADLINE_S)
