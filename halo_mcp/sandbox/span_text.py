@@ -99,6 +99,4 @@ class SpanTexts:
 
 
 def _cut(text: str, limit: int) -> str:
-    # Half a surrogate pair, which JSON can spell, is no text that DuckDB takes.
-    text = text if text.isascii() else text.encode("utf-8", "replace").decode()
     return text if len(text) <= limit else f"{text[:limit]}... [HALO truncated: original {len(text)} chars]"

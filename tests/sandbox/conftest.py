@@ -49,9 +49,7 @@ def asking(tmp_path_factory: pytest.TempPathFactory) -> Generator[Asking]:
     store = store_of(
         tmp_path_factory.mktemp("sql"),
         agent("root", name="planner", ms=500),
-        llm(
-            "think", "root", tokens=(10, 2), start_ms=1, attributes={"llm.model_name": "m-1", "input.value": LONG_TEXT}
-        ),
+        llm("think", "root", tokens=(10, 2), start_ms=1, attributes=long),
         span(
             "act",
             "root",
