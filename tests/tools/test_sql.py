@@ -99,7 +99,8 @@ async def test_a_client_reads_refusals_as_one_sentence_and_goes_on(tmp_path: Pat
     async with serving(tmp_path, {"data": [path]}) as caller:
         assert await caller.error("query_sql", sql="DROP VIEW spans") == (
             "This SQL gives no result: it is DROP, and only one SELECT over the views spans and traces is run "
-            "(WITH, FROM, VALUES, DESCRIBE and SUMMARIZE count as such; nothing can be written, attached, loaded or set)."
+            "(WITH, FROM, VALUES, DESCRIBE and SUMMARIZE count as such; nothing can be written, attached, loaded or "
+            "set)."
         )
         assert (await caller.json("query_sql", sql="SELECT count(*) AS n FROM spans"))["rows"] == [[1]]
 
