@@ -14,6 +14,7 @@ PACKAGE = Path(__file__).parent.parent / "halo_mcp"
 ALLOWED = {
     "errors": set[str](),
     "index": {"errors", "index"},
+    "sandbox": {"errors", "index", "sandbox"},
     "engine": {"errors", "engine"},
 }
 """What a layer may import of the package; the others are only kept from looking up."""
