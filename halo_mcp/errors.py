@@ -56,7 +56,9 @@ class InvalidSql(BadArgument):
 
     def __init__(self, reason: str, hint: str = "") -> None:
         self.reason = reason
-        super().__init__(f"The SQL was not run to its end: {reason.rstrip('.')}. {hint}".rstrip())
+        super().__init__(
+            f"This SQL gives no result: {reason}{'' if reason.endswith(tuple('.!?…')) else '.'} {hint}".rstrip()
+        )
 
 
 class InvalidTime(BadArgument):

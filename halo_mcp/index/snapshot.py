@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 import numpy as np
 
+from halo_mcp.index import columns
 from halo_mcp.index.duck import bounded, connect, failing_as_index, fetch_arrays
 from halo_mcp.index.places import Places
 from halo_mcp.index.segments import IndexDirectory, Manifest
@@ -66,8 +67,15 @@ def among_spans(condition: str) -> str:
 class Snapshot:
     """A manifest opened for reading. Raises IndexFailure when a segment cannot be opened."""
 
-    def __init__(self, directory: IndexDirectory, manifest: Manifest, older: Snapshot | None = None) -> None:
+    def __init__(
+        self,
+        directory: IndexDirectory,
+        manifest: Manifest,
+        older: Snapshot | None = None,
+        failures: columns.FailureColumns = columns.DEFAULT_FAILURES,
+    ) -> None:
         """``older``, a snapshot of the same directory, saves reading again what both have."""
+        self.failures = failures
         self.manifest = manifest
         self.directory = directory
         self._located = {} if older is None else older.located_files()
@@ -79,7 +87,7 @@ class Snapshot:
                 self._db.execute(statement)
             named = {row[0] for row in self._db.execute("SELECT DISTINCT file FROM superseded").fetchall()}
             self._dead = named & {segment.file for segment in manifest.segments}
-            for statement in view_statements(manifest.segments, self._dead):
+            for statement in view_statements(manifest.segments, self._dead, failures):
                 self._db.execute(statement)
             # From here on no statement can reach a file, whatever it says.
             self._db.execute("SET enable_external_access = false")
@@ -94,7 +102,7 @@ class Snapshot:
         return SqlState(
             self.directory.path,
             tuple(segment.file for segment in segments),
-            (*opening_statements(self.directory.path, segments), *view_statements(segments, self._dead)),
+            (*opening_statements(self.directory.path, segments), *view_statements(segments, self._dead, self.failures)),
             tuple(self.manifest.sources),
         )
 
@@ -195,7 +203,7 @@ class Snapshot:
         by_segment: dict[int, list[TraceRows]] = {}
         for trace in traces:
             by_segment.setdefault(trace.key >> KEY_SHIFT, []).append(trace)
-        return [_spans_in(no, some) for no, some in by_segment.items()]
+        return [_spans_in(no, some, self.failures) for no, some in by_segment.items()]
 
     def trace_id(self, key: int) -> str:
         return self.located[key >> KEY_SHIFT].trace_ids[key & _NUMBER_MASK]
@@ -221,12 +229,12 @@ class Snapshot:
         self._db.close()
 
 
-def _spans_in(no: int, traces: Sequence[TraceRows]) -> str:
+def _spans_in(no: int, traces: Sequence[TraceRows], failures: columns.FailureColumns) -> str:
     # Bounds on the rows let DuckDB skip nearly all of both tables.
     rows = f"BETWEEN {min(trace.first for trace in traces)} AND {max(trace.last for trace in traces)}"
     numbers = ", ".join(str(trace.key & _NUMBER_MASK) for trace in traces)
     return (
-        f"(SELECT *, ({no}::BIGINT << {KEY_SHIFT}) | trace_no AS trace_key FROM s{no}.own AS o "
+        f"(SELECT *, ({no}::BIGINT << {KEY_SHIFT}) | trace_no AS trace_key, {failures.select} FROM s{no}.own AS o "
         f"JOIN s{no}.tree AS t ON o.rowid = t.row "
         f"WHERE o.rowid {rows} AND t.row {rows} AND t.trace_no IN ({numbers})) WHERE true"
     )

@@ -6,15 +6,18 @@ from collections.abc import Sequence
 from typing import Final
 
 from halo_mcp.index import semconv
-from halo_mcp.index.columns import OWN_COLUMNS, TRACE_COLUMNS, TREE_COLUMNS, Column
+from halo_mcp.index.columns import OWN_COLUMNS, TRACE_COLUMNS, TREE_COLUMNS, VIEW_COLUMNS, Column
 
 INTERNAL: Final = frozenset(
-    ("row", "trace_no", "trace_key", "source_no", "byte_offset", "first_row", "last_row", "own_agent_name")
+    {
+        *("row", "trace_no", "trace_key", "source_no", "byte_offset", "first_row", "last_row"),
+        *("own_agent_name", "soft_rules", "failure_key"),
+    }
 )
 """In the views, but about the index, and free to change with it."""
 
 VIEWS: Final[dict[str, tuple[Column, ...]]] = {
-    "spans": tuple(column for column in (*OWN_COLUMNS, *TREE_COLUMNS) if column.name not in INTERNAL),
+    "spans": tuple(column for column in (*OWN_COLUMNS, *TREE_COLUMNS, *VIEW_COLUMNS) if column.name not in INTERNAL),
     "traces": tuple(column for column in TRACE_COLUMNS if column.name not in INTERNAL),
 }
 """The documented columns of each view."""

@@ -40,7 +40,11 @@ def opening_statements(directory: Path, segments: Sequence[SegmentInfo]) -> list
     return [*attached, f"CREATE TABLE superseded AS {' UNION ALL '.join(parts or [empty])}"]
 
 
-def view_statements(segments: Sequence[SegmentInfo], dead: Collection[str]) -> list[str]:
+def view_statements(
+    segments: Sequence[SegmentInfo],
+    dead: Collection[str],
+    failures: columns.FailureColumns = columns.DEFAULT_FAILURES,
+) -> list[str]:
     """Create the views. ``dead``: the segment files with superseded traces; ``facets`` is there only without any."""
     spans, traces, facets = list[str](), list[str](), list[str]()
     for no, segment in enumerate(segments):
@@ -48,12 +52,15 @@ def view_statements(segments: Sequence[SegmentInfo], dead: Collection[str]) -> l
         alive = f"WHERE trace_no NOT IN (SELECT trace_no FROM superseded WHERE file = {quoted(segment.file)})"
         alive = alive if segment.file in dead else ""
         spans.append(
-            f"SELECT o.*, t.*, {key} AS trace_key FROM s{no}.own AS o JOIN s{no}.tree AS t ON o.rowid = t.row {alive}"
+            f"SELECT o.*, t.*, {key} AS trace_key, {failures.select} FROM s{no}.own AS o "
+            f"JOIN s{no}.tree AS t ON o.rowid = t.row {alive}"
         )
         traces.append(f"SELECT *, {key} AS trace_key FROM s{no}.traces {alive}")
         facets.append(f"FROM s{no}.facets")
     if not segments:
-        spans.append(f"SELECT {_nulls((*columns.OWN_COLUMNS, *columns.TREE_COLUMNS))} WHERE false")
+        spans.append(
+            f"SELECT {_nulls((*columns.OWN_COLUMNS, *columns.TREE_COLUMNS, *columns.VIEW_COLUMNS))} WHERE false"
+        )
         traces.append(f"SELECT {_nulls(columns.TRACE_COLUMNS)} WHERE false")
         facets.append(f"SELECT {_nulls(columns.FACET_COLUMNS)} WHERE false")
     views = {"spans": spans, "traces": traces} | ({} if dead else {"facets": facets})

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -52,6 +53,8 @@ class WorkerProcess:
         self._max_reply_bytes = max_reply_bytes
         self._turn = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
+        self._end: weakref.finalize[[subprocess.Popen[bytes]], WorkerProcess] | None = None
+        """Ends the process with this object, or with the host."""
         self._setup: Frame | None = None
         self._idle: threading.Timer | None = None
         self.starts = 0
@@ -99,6 +102,8 @@ class WorkerProcess:
         process, self._process = self._process, None
         if process is not None:
             _kill(process)
+        if self._end is not None:
+            self._end.detach()
 
     @contextmanager
     def _my_turn(self, work: Work) -> Generator[None]:
@@ -129,6 +134,7 @@ class WorkerProcess:
         self.close()
         self._setup = setup
         process = self._process = self._started()
+        self._end = weakref.finalize(self, _kill, process)
         try:
             with self._watched(process, self._start_s, work):
                 if setup is not None:

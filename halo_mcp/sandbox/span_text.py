@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from io import FileIO
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from halo_mcp.errors import SourceError
 from halo_mcp.index.formats.canonical import parse_record
@@ -45,9 +45,9 @@ class SpanTexts:
             ("halo_attribute", self._attribute, [*place, "VARCHAR"]),
             ("halo_span_json", self._span_json, place),
         ):
-            connection.create_function(  # pyright: ignore[reportUnknownMemberType]
-                name, function, parameters, "VARCHAR", null_handling="special"
-            )
+            # The type stubs know neither types nor null handling as text, which DuckDB takes.
+            create = cast("Any", connection.create_function)  # pyright: ignore[reportUnknownMemberType]
+            create(name, function, parameters, "VARCHAR", null_handling="special")
 
     def close(self) -> None:
         """Close what a query opened."""
@@ -99,6 +99,4 @@ class SpanTexts:
 
 
 def _cut(text: str, limit: int) -> str:
-    # Half a surrogate pair, which JSON can spell, is no text that DuckDB takes.
-    text = text if text.isascii() else text.encode("utf-8", "replace").decode()
     return text if len(text) <= limit else f"{text[:limit]}... [HALO truncated: original {len(text)} chars]"

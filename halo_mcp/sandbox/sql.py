@@ -23,12 +23,15 @@ RESIDENT_BYTES: Final = 640 << 20
 """The worker is killed above this: DuckDB does not count what single strings take."""
 ADDRESS_BYTES: Final = 3 << 30
 CELL_CHARS: Final = 4_000
+_OUR_FUNCTION: Final = "exception occurred while executing the UDF: ValueError: "
 _SCRIPT: Final = Path(__file__).with_name("sql_worker.py")
 _NARROW: Final = "Ask for less: aggregate, select fewer or shorter columns, add conditions."
 _ALLOWED: Final = (
-    "Give one SELECT (WITH, FROM, VALUES, DESCRIBE and SUMMARIZE count as such) over the views spans and traces; "
-    "nothing can be written, attached, loaded or set"
+    "only one SELECT over the views spans and traces is run (WITH, FROM, VALUES, DESCRIBE and SUMMARIZE count as such; "
+    "nothing can be written, attached, loaded or set)"
 )
+_KINDS: Final = {"MULTI": "PIVOT", "LOAD": "INSTALL or LOAD"}
+"""What DuckDB calls otherwise."""
 _NO_FILES: Final = "Files, network and other databases cannot be reached: ask the views spans and traces."
 
 
@@ -123,7 +126,7 @@ def _refusal(kind: str, message: str) -> InvalidSql | SourceChanged:
     if kind == "changed":
         return SourceChanged(message)
     if kind == "refused":
-        return InvalidSql(f"it is {message}, and only one SELECT is allowed", f"{_ALLOWED}.")
+        return InvalidSql(f"it is {_KINDS.get(message, message)}, and {_ALLOWED}")
     if kind == "refused columns":
         return InvalidSql(f"it gives {message}, and at most 100 are", "Name the columns you need.")
     reason = _first_words(message)
@@ -132,13 +135,13 @@ def _refusal(kind: str, message: str) -> InvalidSql | SourceChanged:
     if kind in ("OutOfMemoryException", "MemoryError"):
         return InvalidSql(f"it needs more memory than the {MEMORY_BYTES >> 20} MB allowed", _NARROW)
     if kind == "TransactionException":
-        return InvalidSql("it would write, and everything is read-only", f"{_ALLOWED}.")
+        return InvalidSql(f"it would write, and {_ALLOWED}")
     return InvalidSql(reason, _hint(message))
 
 
 def _first_words(message: str) -> str:
     """DuckDB's message without its copy of the statement, on one line, at most 300 characters."""
-    words = " ".join(message.split("\n\nLINE ")[0].split()) or "DuckDB gives no reason"
+    words = " ".join(message.split("\n\nLINE ")[0].rpartition(_OUR_FUNCTION)[2].split()) or "DuckDB gives no reason"
     words = "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in words)
     return words if len(words) <= 300 else words[:299] + "…"
 

@@ -50,6 +50,8 @@ _INTEGERS: Final = {
     *("UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "UHUGEINT"),
 }
 _AS_THEY_ARE: Final = {*_INTEGERS, "BOOLEAN", "FLOAT", "DOUBLE"}
+_BROKEN: Final = ("FatalException", "InternalException")
+"""After these DuckDB answers nothing any more."""
 _MOST_COLUMNS: Final = 100
 _MOST_CHARS: Final = 400_000
 """Of all cells of a reply; further rows are left out."""
@@ -157,7 +159,10 @@ def main() -> None:
     channel.listen()
     channel.send({"ready": True, "confined": applied})
     while True:
-        channel.send(answer(connection, texts, channel.receive()))
+        reply = answer(connection, texts, channel.receive())
+        channel.send(reply)
+        if reply.get("kind") in _BROKEN:
+            os._exit(1)  # the host starts a sound one
 
 
 if __name__ == "__main__":

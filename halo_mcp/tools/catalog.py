@@ -34,8 +34,8 @@ CATALOG: Final = (
     Published(view_trace, "Read a trace", "read trace spans tree messages tool calls", large=True),
     Published(view_spans, "Read spans", "read long span attributes prompts outputs", large=True),
     Published(search_trace, "Search a trace", "regex grep inside one trace"),
-    Published(query_sql, "Query with SQL", "SQL select group by join aggregate spans traces columns"),
-    Published(run_code, "Run Python", "python code compute over spans, sandbox"),
+    Published(query_sql, "Query with SQL", "SQL select group by join aggregate"),
+    Published(run_code, "Run Python", "python code compute over spans"),
     Published(list_datasets, "List datasets", "loaded trace files, open file, ingest problems"),
 )
 """In the order in which clients list them."""

@@ -21,14 +21,12 @@ _ESCAPES: Final = {0x5C: "\\\\", 0x0A: "\\n", 0x0D: "\\r", 0x09: "\\t", 0x7C: "\
 
 def query_sql(
     call: Call,
-    sql: Annotated[str, Field(min_length=1, max_length=20_000, description="one SELECT, DuckDB dialect")],
+    sql: Annotated[str, Field(max_length=20_000, description="DuckDB dialect")],
     limit: Annotated[int, Field(ge=1, le=MAX_ROWS)] = 100,
 ) -> Answer:
-    """Run one read-only SELECT (DuckDB) over the views `spans` and `traces`, for counts and joins no other tool gives.
+    """Run one SELECT over the views `spans` and `traces`, for what no other tool counts.
 
-    `DESCRIBE spans` lists columns; resource halo://{dataset}/schema explains them. attribute(spans, 'input.value')
-    reads a span's text, span_json(spans) all of it: filter by columns first. 10 s at most.
-    Next: view_spans(trace_id=..., span_ids=[...]) for evidence.
+    `DESCRIBE spans` lists columns (meaning: halo://{dataset}/schema); attribute(spans, 'input.value') reads text.
     """
     sandbox = call.workers.get("sql", call.dataset, SqlSandbox)
     result = sandbox.run(call.store.sql_state(), sql, limit, call.work)

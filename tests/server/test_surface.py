@@ -97,6 +97,7 @@ CALLS: Final[dict[str, dict[str, Any]]] = {
     "view_trace": {"trace_id": "t1"},
     "view_spans": {"trace_id": "t1", "span_ids": ["act"]},
     "search_trace": {"trace_id": "t1", "pattern": "city"},
+    "query_sql": {"sql": "SELECT span_id, tool_name FROM spans ORDER BY 1"},
     "run_code": {"code": "len(spans())"},
     "list_datasets": {},
 }
@@ -113,6 +114,7 @@ HALO_FIELDS: Final[dict[str, set[str]]] = {
     "view_trace": {"trace_id", "spans", "oversized", "next_cursor"},
     "view_spans": {"trace_id", "spans", "oversized"},
     "search_trace": {"trace_id", "match_count", "returned_match_count", "has_more", "matches"},
+    "query_sql": {"columns", "rows", "has_more"},
     "run_code": {"exit_code", "stdout", "stderr", "timed_out"},
     "list_datasets": {"datasets"},
 }
