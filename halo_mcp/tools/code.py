@@ -34,15 +34,14 @@ def run_code(
     datasets: Datasets,
     work: Work,
     code: Annotated[Text, Field(description="Python")],
-    dataset: Annotated[str, Field(description="default of the functions")] = "",
-    session: Annotated[Text, Field(description="a new name starts afresh")] = "main",
+    dataset: Annotated[str, Field(description="functions' default")] = "",
+    session: Annotated[Text, Field(description="new name = fresh start")] = "main",
 ) -> Answer:
-    """Run Python in a sandbox, for what no tool counts: standard library, no numpy, pandas, files or network.
+    """Run sandboxed Python, for what no tool counts. Functions: all other tools (JSON data), sql(query) -> dicts, spans:
 
-    The other tools are functions that return their JSON data; sql(query) gives dicts; spans come in batches of dicts:
     o=0
-    while b := spans(o, fields=["name", "status.code", ATTRIBUTE], filters={}): o+=len(b); ...
-    Variables persist per session. print() what you need. 20 s, 512 MB.
+    while b := spans(o, fields=["name", ATTRIBUTE], filters={}): o+=len(b)
+    Variables persist; print() results. No numpy, pandas, files, network; 20 s.
     """
     _check_length("code", code, _CODE_CHARS)
     _check_length("session", session, _NAME_CHARS)
