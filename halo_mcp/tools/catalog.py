@@ -35,7 +35,7 @@ CATALOG: Final = (
     Published(view_spans, "Read spans", "read long span attributes prompts outputs", large=True),
     Published(search_trace, "Search a trace", "regex grep inside one trace"),
     Published(query_sql, "Query with SQL", "SQL select group by join aggregate"),
-    Published(run_code, "Run Python", "python code compute over spans"),
+    Published(run_code, "Run Python", "python code script"),
     Published(list_datasets, "List datasets", "loaded trace files, open file, ingest problems"),
 )
 """In the order in which clients list them."""

@@ -37,11 +37,11 @@ def run_code(
     dataset: Annotated[str, Field(description="functions' default")] = "",
     session: Annotated[Text, Field(description="new name = fresh start")] = "main",
 ) -> Answer:
-    """Run sandboxed Python, for what no tool counts. Functions: all other tools (JSON data), sql(query) -> dicts, spans:
+    """Run sandboxed Python for what no tool counts. Functions: all other tools (JSON data), sql(query) -> dicts, spans:
 
     o=0
     while b := spans(o, fields=["name", ATTRIBUTE], filters={}): o+=len(b)
-    Variables persist; print() results. No numpy, pandas, files, network; 20 s.
+    Variables persist; print() results. No numpy, pandas, files, network.
     """
     _check_length("code", code, _CODE_CHARS)
     _check_length("session", session, _NAME_CHARS)

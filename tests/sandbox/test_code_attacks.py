@@ -87,7 +87,7 @@ ENDLESS: Final = {
     "a factorial": "import math; math.factorial(10**8)",
     "many combinations": "import math; math.comb(10**8, 10**7)",
     "a backtracking regex": "import re; re.match(r'(a+)+$', 'a' * 50 + 'b')",
-    "a regex with back-references": r"import re; re.match(r'(x+)\1+\1+$', 'x' * 5000 + 'y')",
+    "a regex with back-references": r"import re; re.match(r'(x+)\1+\1+$', 'x' * 100_000 + 'y')",
     "hashes that collide": "{i * (2**31 - 1) for i in range(60_000)}\nwhile True: pass",
     "a generator without end": "import itertools; max(itertools.count())",
     "sleep": "import time; time.sleep(1000)",
