@@ -35,9 +35,9 @@ def run_code(
     work: Work,
     code: Annotated[Text, Field(description="Python")],
     dataset: Annotated[str, Field(description="functions' default")] = "",
-    session: Annotated[Text, Field(description="new name = fresh start")] = "main",
+    session: Annotated[Text, Field(description="new name: fresh start")] = "main",
 ) -> Answer:
-    """Run sandboxed Python for what no tool counts. Functions: all other tools (JSON data), sql(query) -> dicts, spans:
+    """Run sandboxed Python for what no tool counts. Functions: all other tools (JSON), sql(query) -> dicts, spans:
 
     o=0
     while b := spans(o, fields=["name", ATTRIBUTE], filters={}): o+=len(b)
