@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from halo_mcp.errors import BadArgument
+from halo_mcp.index.failure_rules import DEFAULT_RULES, RULE_NAMES
 
 Origin = Literal["argument", "environment", "default"]
 
@@ -27,6 +28,8 @@ class Settings:
     deadline_s: float = DEFAULT_DEADLINE_S
     roots: tuple[Path, ...] = ()
     """Directories under which a client may open further files; none by default."""
+    soft_rules: tuple[str, ...] = DEFAULT_RULES
+    """The soft-error rules that count as failures."""
     origins: Mapping[str, Origin] = field(default_factory=dict[str, Origin])
 
 
@@ -35,6 +38,7 @@ def load_settings(
     index_dir: Path | None = None,
     deadline_s: float | None = None,
     roots: Sequence[Path] = (),
+    soft_rules: str | None = None,
     environ: Mapping[str, str] | None = None,
 ) -> Settings:
     """Settings from arguments (None and () mean "not given") and the environment. Raises: BadArgument."""
@@ -52,12 +56,26 @@ def load_settings(
     directory = choose("index_dir", None if index_dir is None else str(index_dir))
     deadline = choose("deadline_s", None if deadline_s is None else str(deadline_s))
     listed = choose("roots", os.pathsep.join(map(str, roots)) or None)
+    rules = choose("soft_rules", soft_rules)
     return Settings(
         index_dir=Path(directory).expanduser().absolute() if directory else _default_index_dir(),
         deadline_s=_positive_seconds(deadline) if deadline else DEFAULT_DEADLINE_S,
         roots=tuple(Path(root).expanduser().resolve() for root in (listed or "").split(os.pathsep) if root),
+        soft_rules=_rules(rules) if rules else DEFAULT_RULES,
         origins=origins,
     )
+
+
+def _rules(text: str) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in text.split(",") if name.strip())
+    names = () if names == ("none",) else names
+    for name in names:
+        if name not in RULE_NAMES:
+            raise BadArgument(
+                f"soft_rules: there is no rule {name!r} (--soft-rules, HALO_MCP_SOFT_RULES). Give none, or some of: "
+                f"{', '.join(RULE_NAMES)}."
+            )
+    return names
 
 
 def _positive_seconds(text: str) -> float:

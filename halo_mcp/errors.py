@@ -6,6 +6,7 @@
     │   ├── InvalidSql           a statement that DuckDB cannot run, or that is not allowed
     │   ├── InvalidTime          a time that is not RFC 3339 or epoch digits
     │   ├── InvalidCursor        a page cursor that belongs to another query or dataset
+    │   ├── BadCheckFile         a file of checks that cannot be used
     │   ├── UnknownDataset
     │   ├── UnknownTrace
     │   ├── UnknownSpan
@@ -82,6 +83,15 @@ class InvalidCursor(BadArgument):
             f"This cursor does not belong to this {tool} call: it was made for another dataset, other arguments "
             "or an older state of the data. Repeat the call without cursor to start at the first page."
         )
+
+
+class BadCheckFile(BadArgument):
+    """A file of checks that cannot be used."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        self.path = path
+        self.reason = reason
+        super().__init__(f"{shown(path)} is no file of checks that can be used: {reason.rstrip('.')}.")
 
 
 class UnknownDataset(BadArgument):

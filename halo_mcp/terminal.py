@@ -109,7 +109,7 @@ def show(
         arguments = checked(function, arguments)
     except ValidationError as error:
         raise BadArgument(f"{problems(error)}.") from None
-    with _Progress() as work:
+    with Progress() as work:
         result = answer(datasets, "", function, arguments, work)
     typer.echo(json.dumps(result.data, ensure_ascii=False) if as_json else printable(result.text))
     return result.data
@@ -120,7 +120,7 @@ def printable(text: str) -> str:
     return text.translate(_PICTURES)
 
 
-class _Progress:
+class Progress:
     """A Work with a progress bar on standard error, shown only to people and only when something takes long."""
 
     def __init__(self) -> None:

@@ -15,10 +15,15 @@ import numpy as np
 
 from halo_mcp.errors import IndexFailure, NotTraces, SourceUnreadable, UnknownSpan, UnknownTrace
 from halo_mcp.index.build import update_index
+from halo_mcp.index.columns import FailureColumns
+from halo_mcp.index.evidence import quote_failure
+from halo_mcp.index.failure_rules import DEFAULT_RULES
+from halo_mcp.index.failures import FailureEvidence, FailureMode, FailureModes, read_failure_modes
 from halo_mcp.index.filters import DURATION_MS, TOKENS, AttributeFilter, TraceFilters, attribute_holds, where
 from halo_mcp.index.formats.canonical import parse_record
 from halo_mcp.index.formats.sniff import why_not_traces
 from halo_mcp.index.ids import normalize_id
+from halo_mcp.index.measure import read_measured
 from halo_mcp.index.overview import read_overview
 from halo_mcp.index.patterns import Pattern, compile_pattern, pattern_matches_span
 from halo_mcp.index.places import Places
@@ -26,12 +31,14 @@ from halo_mcp.index.reading import Sources
 from halo_mcp.index.scan import Condition, matching_traces
 from halo_mcp.index.search import SpanSearch
 from halo_mcp.index.segments import IndexDirectory, Listed, Manifest
+from halo_mcp.index.sequences import ToolCall, opposite_run, read_calls
 from halo_mcp.index.snapshot import Snapshot, TraceRows, among_spans
 from halo_mcp.index.sources import list_sources
 from halo_mcp.index.span import Json, Span, as_mapping
 from halo_mcp.index.store import (
     Count,
     GroupKey,
+    Measured,
     Overview,
     SearchResult,
     SortKey,
@@ -41,11 +48,14 @@ from halo_mcp.index.store import (
     TracePage,
     TraceRow,
 )
+from halo_mcp.index.tool_use import ToolUse, read_tool_use
 from halo_mcp.index.views import SqlState
 from halo_mcp.index.work import Work
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from halo_mcp.index.checks import FailureSelector
 
 _SORT_SQL: Final[dict[SortKey, str]] = {
     "start_time": "start_time_unix_nano",
@@ -91,11 +101,20 @@ _SPAN_FIELDS: Final = [field.name for field in fields(SpanRow) if field.name not
 class LocalStore:
     """Source arguments as one dataset. Opening is free; ``refresh`` lists, indexes and opens."""
 
-    def __init__(self, name: str, arguments: Sequence[str], index_root: Path, roots: Sequence[Path] = ()) -> None:
+    def __init__(
+        self,
+        name: str,
+        arguments: Sequence[str],
+        index_root: Path,
+        roots: Sequence[Path] = (),
+        soft_rules: tuple[str, ...] = DEFAULT_RULES,
+    ) -> None:
+        """``soft_rules``: names of the soft-error rules that count as failures."""
         self.name = name
         self.arguments = tuple(arguments)
         self._index_root = index_root
         self._roots = tuple(roots)
+        self._failures = FailureColumns(soft_rules)
         self._refreshing = threading.Lock()
         self._snapshot: Snapshot | None = None
         self._listed: list[Listed] = []
@@ -149,7 +168,7 @@ class LocalStore:
 
     def _open(self, manifest: Manifest, listed: list[Listed]) -> None:
         _check_usable(manifest)
-        snapshot = Snapshot(self._directory, manifest, self._snapshot)
+        snapshot = Snapshot(self._directory, manifest, self._snapshot, self._failures)
         self._snapshot, self._listed = snapshot, listed
 
     @property
@@ -180,6 +199,42 @@ class LocalStore:
             f"overview {filters.model_dump_json()}",
             lambda: read_overview(snapshot, *self._selection(snapshot, filters, work), work),
         )
+
+    # --- failures ------------------------------------------------------------------------------------------------
+    def failure_modes(self, filters: TraceFilters, rules: tuple[str, ...] | None, work: Work) -> FailureModes:
+        snapshot = self._current
+        return snapshot.remembered(
+            f"failures {rules} {filters.model_dump_json()}",
+            lambda: read_failure_modes(snapshot, *self._selection(snapshot, filters, work), work, rules),
+        )
+
+    def failure_evidence(self, modes: Sequence[FailureMode], work: Work) -> list[FailureEvidence]:
+        snapshot, found = self._current, list[FailureEvidence]()
+        sources = Sources(snapshot.manifest.sources)
+        for mode in modes:
+            work.check()
+            key = self._key(snapshot, mode.trace_id)
+            places, _, _ = self._chosen(snapshot, key, mode.trace_id, [mode.span_id])
+            (text,) = list(sources.texts(places))[:1]
+            record = sources.record(int(places.source_no[0]), text, snapshot.trace_id(key))
+            found.append(FailureEvidence(mode, quote_failure(record, mode.rule, mode.text)))
+        return found
+
+    # --- tools ---------------------------------------------------------------------------------------------------
+    def tool_use(self, filters: TraceFilters, work: Work) -> ToolUse:
+        snapshot = self._current
+        return snapshot.remembered(
+            f"tool use {filters.model_dump_json()}",
+            lambda: read_tool_use(snapshot, *self._selection(snapshot, filters, work), work),
+        )
+
+    def tool_calls(self, trace_id: str) -> list[ToolCall]:
+        snapshot = self._current
+        return read_calls(snapshot, self._key(snapshot, trace_id))
+
+    def opposite_run(self, trace_id: str) -> str | None:
+        snapshot = self._current
+        return opposite_run(snapshot, self._key(snapshot, trace_id))
 
     # --- traces ------------------------------------------------------------------------------------------------
     def _selection(self, snapshot: Snapshot, filters: TraceFilters, work: Work) -> tuple[str, list[Any]]:
@@ -238,6 +293,11 @@ class LocalStore:
                 f"WHERE {among_spans(condition)} AND {column} IS NOT NULL) GROUP BY 1"
             )
         return [Count(value, n) for value, n in snapshot.query(f"{sql} ORDER BY n DESC, value", values, work)]
+
+    def measure(self, of: TraceFilters, filters: TraceFilters, failure: FailureSelector | None, work: Work) -> Measured:
+        snapshot = self._current
+        base, chosen = (self._selection(snapshot, given, work) for given in (of, filters))
+        return read_measured(snapshot, base, chosen, failure, work)
 
     def trace(self, trace_id: str) -> TraceRow:
         snapshot = self._current

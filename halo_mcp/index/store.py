@@ -10,12 +10,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 
+from halo_mcp.index.failures import FailureEvidence, FailureMode, FailureModes
 from halo_mcp.index.filters import TraceFilters
 from halo_mcp.index.semconv import ObservationKind
+from halo_mcp.index.sequences import ToolCall
 from halo_mcp.index.span import Json, Span
+from halo_mcp.index.tool_use import ToolUse
 from halo_mcp.index.work import Work
 
 if TYPE_CHECKING:
+    from halo_mcp.index.checks import FailureSelector
     from halo_mcp.index.patterns import Pattern
     from halo_mcp.index.segments import IngestReport
     from halo_mcp.index.views import SqlState
@@ -130,6 +134,28 @@ class Count:
 
 
 @dataclass(frozen=True, slots=True)
+class Occurrence:
+    """A trace, and where in it a failure begins (if that was asked)."""
+
+    trace_id: str
+    span_id: str = ""
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Traces that match, among a population. Examples are the first few in time order, one per trace."""
+
+    population: int
+    traces: int
+    spans: int
+    """Where the failure begins, in matching traces; 0 without a failure."""
+    examples: tuple[Occurrence, ...]
+    others: tuple[Occurrence, ...]
+    """Of the population that does not match."""
+
+
+@dataclass(frozen=True, slots=True)
 class NamedCount:
     """How many spans carry a name."""
 
@@ -140,28 +166,15 @@ class NamedCount:
 
 
 @dataclass(frozen=True, slots=True)
-class ErrorGroup:
-    """Original errors of one span name whose texts differ only in numbers and ids."""
-
-    span_name: str
-    text: str
-    """Verbatim, of the example."""
-    spans: int
-    traces: int
-    trace_id: str
-    span_id: str
-    example_trace_ids: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class ToolStats:
-    """Calls of one tool; failures are calls with status ERROR."""
+    """Calls of one tool; failures are calls with status ERROR, soft failures those that failed by some rule."""
 
     name: str
     calls: int
     failures: int
+    soft_failures: int = 0
     top_error: str | None = None
-    """Verbatim text of the most common error."""
+    """Verbatim text of the most common failure."""
     top_error_count: int = 0
 
 
@@ -207,9 +220,7 @@ class Overview:
     models: tuple[NamedCount, ...]
     tools: tuple[ToolStats, ...]
     exception_types: tuple[NamedCount, ...]
-    errors: tuple[ErrorGroup, ...]
-    """The most common; ``error_group_count`` says how many groups there are."""
-    error_group_count: int
+    failures: FailureModes
     coverage: Coverage
     sample_trace_ids: tuple[str, ...]
     """At most 20, spread evenly over the traces in time order."""
@@ -294,6 +305,26 @@ class SpanStore(Protocol):
         """Population facts about the matching traces."""
         ...
 
+    def failure_modes(self, filters: TraceFilters, rules: tuple[str, ...] | None, work: Work) -> FailureModes:
+        """What fails in the matching traces; ``rules``: the soft-error rules that count, None for the usual ones."""
+        ...
+
+    def failure_evidence(self, modes: Sequence[FailureMode], work: Work) -> list[FailureEvidence]:
+        """The modes, each with a quote from its example."""
+        ...
+
+    def tool_use(self, filters: TraceFilters, work: Work) -> ToolUse:
+        """What tools did in the matching traces."""
+        ...
+
+    def tool_calls(self, trace_id: str) -> list[ToolCall]:
+        """The tool calls of one trace, in time order."""
+        ...
+
+    def opposite_run(self, trace_id: str) -> str | None:
+        """A trace of the same task with the other outcome; None when there is none."""
+        ...
+
     def traces(
         self, filters: TraceFilters, sort_by: SortKey, limit: int, after: tuple[float, str] | None, work: Work
     ) -> TracePage:
@@ -302,6 +333,10 @@ class SpanStore(Protocol):
 
     def count(self, filters: TraceFilters, group_by: GroupKey | None, work: Work) -> list[Count]:
         """How many traces match; one Count with value None without ``group_by``."""
+        ...
+
+    def measure(self, of: TraceFilters, filters: TraceFilters, failure: FailureSelector | None, work: Work) -> Measured:
+        """How many of the traces of ``of`` match ``filters`` too and hold the failure."""
         ...
 
     def trace(self, trace_id: str) -> TraceRow:

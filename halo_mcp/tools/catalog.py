@@ -7,10 +7,12 @@ from typing import Final
 
 from halo_mcp.tools.calls import ToolFunction
 from halo_mcp.tools.code import run_code
+from halo_mcp.tools.failures import list_failure_modes
 from halo_mcp.tools.overview import get_dataset_overview, list_datasets
 from halo_mcp.tools.query import count_traces, query_traces
 from halo_mcp.tools.search import search_trace
 from halo_mcp.tools.sql import query_sql
+from halo_mcp.tools.tool_use import analyze_tool_use
 from halo_mcp.tools.view import view_spans, view_trace
 
 
@@ -29,6 +31,8 @@ class Published:
 
 CATALOG: Final = (
     Published(get_dataset_overview, "Dataset overview", always_load=True),
+    Published(list_failure_modes, "Failure modes", "what fails how often errors root cause grouped"),
+    Published(analyze_tool_use, "Tool use", "tool calls failures retries loops recovery sequence divergence"),
     Published(query_traces, "List traces", "find traces by outcome error tool model agent time regex"),
     Published(count_traces, "Count traces", "count traces by group, test hypothesis, rates"),
     Published(view_trace, "Read a trace", "read trace spans tree messages tool calls", large=True),
