@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from halo_mcp.config import Settings
 from halo_mcp.errors import BadArgument, UnknownDataset, shown, why_unusable
+from halo_mcp.sandbox.workers import Workers
 
 if TYPE_CHECKING:
     from halo_mcp.index.store import SpanStore
@@ -68,6 +69,7 @@ class Datasets:
 
     def __init__(self, sources: dict[str, list[str]], settings: Settings) -> None:
         self.settings = settings
+        self.workers = Workers()
         self._sources = dict(sources)
         self._opened_by_client: set[str] = set()
         self._stores: dict[str, SpanStore] = {}
@@ -125,6 +127,7 @@ class Datasets:
         return name
 
     def close(self) -> None:
+        self.workers.close()
         for store in self._stores.values():
             store.close()
         self._stores.clear()

@@ -3,6 +3,7 @@
     HaloError                    one sentence for whoever can act: what was wrong, what to do instead
     ├── BadArgument              the caller's argument cannot be used
     │   ├── InvalidPattern       a regex that RE2 cannot run
+    │   ├── InvalidSql           a statement that DuckDB cannot run, or that is not allowed
     │   ├── InvalidTime          a time that is not RFC 3339 or epoch digits
     │   ├── InvalidCursor        a page cursor that belongs to another query or dataset
     │   ├── BadCheckFile         a file of checks that cannot be used
@@ -16,6 +17,9 @@
     │   ├── NotTraces            the file is there, but holds no spans we can read
     │   └── SourceChanged        the file no longer holds what the index says
     ├── IndexFailure             the index directory cannot be used (disk full, no permission, damaged)
+    ├── SandboxError             SQL or code of a model came to no result
+    │   ├── SandboxUnavailable   its worker process cannot be started here
+    │   └── WorkerStopped        its worker process was killed, or ended
     └── Interrupted
         ├── Cancelled            the caller went away
         └── DeadlineExceeded     the time allowed for one call is over
@@ -27,6 +31,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from difflib import get_close_matches
+from typing import Literal
 
 
 class HaloError(Exception):
@@ -45,6 +50,16 @@ class InvalidPattern(BadArgument):
         self.reason = reason
         shown = pattern if len(pattern) <= 80 else pattern[:77] + "..."
         super().__init__(f"The pattern {shown!r} cannot be used: {reason}")
+
+
+class InvalidSql(BadArgument):
+    """A statement that DuckDB cannot run, or that is not allowed."""
+
+    def __init__(self, reason: str, hint: str = "") -> None:
+        self.reason = reason
+        super().__init__(
+            f"This SQL gives no result: {reason}{'' if reason.endswith(tuple('.!?…')) else '.'} {hint}".rstrip()
+        )
 
 
 class InvalidTime(BadArgument):
@@ -186,6 +201,38 @@ class IndexFailure(HaloError):
             f"The index in {directory} cannot be used: {reason}. Free some space or choose another place with "
             "--index-dir or HALO_MCP_INDEX_DIR; the index is a cache, deleting it loses nothing."
         )
+
+
+WhyStopped = Literal["time", "memory", "reply", "ended"]
+
+
+class SandboxError(HaloError):
+    """SQL or code of a model came to no result."""
+
+
+class SandboxUnavailable(SandboxError):
+    """The worker process of a tool cannot be started here."""
+
+    def __init__(self, tool: str, reason: str) -> None:
+        self.tool = tool
+        self.reason = reason
+        super().__init__(f"{tool} is not available here: {reason.rstrip('.')}. All other tools work.")
+
+
+class WorkerStopped(SandboxError):
+    """The worker process of a tool was killed, or ended by itself; the next call starts another."""
+
+    def __init__(self, tool: str, why: WhyStopped, detail: str, hint: str = "") -> None:
+        self.tool = tool
+        self.why: WhyStopped = why
+        self.detail = detail
+        what = {
+            "time": f"{tool} was stopped: it took longer than {detail}.",
+            "memory": f"{tool} was stopped: it needed more than {detail} of memory.",
+            "reply": f"{tool} was stopped: its worker sent {detail}.",
+            "ended": f"{tool} came to no result: its worker process ended ({detail}); the next call starts another.",
+        }[why]
+        super().__init__(f"{what} {hint}".rstrip())
 
 
 class Interrupted(HaloError):

@@ -9,13 +9,14 @@ from typing import Any, Final
 from mcp import MCPError
 from mcp.server import CacheHint
 from mcp.server.mcpserver import Context, MCPServer
-from mcp.server.mcpserver.exceptions import ToolError
+from mcp.server.mcpserver.exceptions import ResourceNotFoundError, ToolError
 from mcp.server.mcpserver.tools import Tool
 from mcp_types import INVALID_PARAMS, CallToolResult, TextContent
 from pydantic import ValidationError
 
 from halo_mcp import __version__
 from halo_mcp.datasets import Datasets
+from halo_mcp.errors import UnknownDataset
 from halo_mcp.tools.catalog import CATALOG
 from halo_mcp.tools.publish import publish
 
@@ -91,7 +92,7 @@ def create_server(datasets: Datasets) -> HaloServer:
         yield datasets
 
     hint = CacheHint(ttl_ms=CACHE_MS, scope="public")
-    return HaloServer(
+    server = HaloServer(
         "halo",
         title="HALO trace analysis",
         version=__version__,
@@ -101,3 +102,14 @@ def create_server(datasets: Datasets) -> HaloServer:
         tools=build_tools(),
         cache_hints={"tools/list": hint, "prompts/list": hint, "resources/templates/list": hint},
     )
+
+    @server.resource("halo://{dataset}/schema", name="schema", title="Columns for query_sql", mime_type="text/plain")
+    async def schema(dataset: str) -> str:
+        """The views spans and traces of a dataset: columns, units, functions, example statements for query_sql."""
+        if dataset not in datasets.names:
+            raise ResourceNotFoundError(str(UnknownDataset(dataset, datasets.names)))
+        from halo_mcp.index.sql_schema import schema_text
+
+        return schema_text()
+
+    return server

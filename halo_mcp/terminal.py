@@ -59,6 +59,7 @@ def opened(sources: Sequence[str], index_dir: Path | None, deadline_s: float | N
 def parse_filters(given: Sequence[str]) -> Any:
     """TraceFilters from FILTER=VALUE texts; lists are comma separated, attributes are JSON. Raises: BadArgument."""
     from halo_mcp.index.filters import TraceFilters
+    from halo_mcp.tools.calls import problems
 
     values: dict[str, Any] = {}
     for text in given:
@@ -78,7 +79,7 @@ def parse_filters(given: Sequence[str]) -> Any:
     try:
         return TraceFilters.model_validate(values)
     except ValidationError as error:
-        raise BadArgument(f"--where cannot be used: {_problems(error)}.") from None
+        raise BadArgument(f"--where cannot be used: {problems(error)}.") from None
 
 
 def _json_value(text: str, value: str) -> Any:
@@ -90,11 +91,6 @@ def _json_value(text: str, value: str) -> Any:
         ) from None
 
 
-def _problems(error: ValidationError) -> str:
-    """What is wrong with which argument, on one line."""
-    return "; ".join(f"{'.'.join(map(str, p['loc']))}: {p['msg']}" for p in error.errors(include_url=False))
-
-
 def show(
     sources: Sequence[str],
     index_dir: Path | None,
@@ -104,7 +100,7 @@ def show(
     as_json: bool,
 ) -> Mapping[str, Any]:
     """Call a tool, print its answer and return its data; arguments are checked as the server checks them."""
-    from halo_mcp.tools.calls import answer, checked
+    from halo_mcp.tools.calls import answer, checked, problems
     from halo_mcp.tools.catalog import by_name
 
     datasets = opened(sources, index_dir, deadline_s)
@@ -112,7 +108,7 @@ def show(
     try:
         arguments = checked(function, arguments)
     except ValidationError as error:
-        raise BadArgument(f"{_problems(error)}.") from None
+        raise BadArgument(f"{problems(error)}.") from None
     with Progress() as work:
         result = answer(datasets, "", function, arguments, work)
     typer.echo(json.dumps(result.data, ensure_ascii=False) if as_json else printable(result.text))

@@ -36,7 +36,7 @@ from halo_mcp.index.segments import IndexDirectory, Listed, Manifest
 from halo_mcp.index.sequences import ToolCall, opposite_run, read_calls
 from halo_mcp.index.snapshot import Snapshot, TraceRows, among_spans
 from halo_mcp.index.sources import list_sources
-from halo_mcp.index.span import Span, as_mapping
+from halo_mcp.index.span import Json, Span, as_mapping
 from halo_mcp.index.store import (
     Count,
     GroupKey,
@@ -51,6 +51,7 @@ from halo_mcp.index.store import (
     TraceRow,
 )
 from halo_mcp.index.tool_use import ToolUse, read_tool_use
+from halo_mcp.index.views import SqlState
 from halo_mcp.index.work import Work
 
 if TYPE_CHECKING:
@@ -190,6 +191,9 @@ class LocalStore:
         ((traces, spans),) = snapshot.query("SELECT count(*), coalesce(sum(span_count), 0)::BIGINT FROM traces")
         sources = (Source(state.path, state.size, state.mtime_ns, state.report) for state in snapshot.manifest.sources)
         return StoreInfo(traces, spans, tuple(sources), str(self._directory.path))
+
+    def sql_state(self) -> SqlState:
+        return self._current.sql_state
 
     def overview(self, filters: TraceFilters, work: Work) -> Overview:
         snapshot = self._current
@@ -365,6 +369,17 @@ class LocalStore:
             Span.from_json(sources.record(source_no, text, snapshot.trace_id(key)), len(text))
             for source_no, text in zip(places.source_no.tolist(), sources.texts(places), strict=True)
         ]
+
+    def records(self, filters: TraceFilters, offset: int, limit: int, work: Work) -> Iterator[Mapping[str, Json]]:
+        snapshot = self._current
+        condition, values = self._selection(snapshot, filters, work)
+        selected = snapshot.arrays(f"SELECT trace_key FROM traces WHERE {condition}", values, work)["trace_key"]
+        places, keys = snapshot.places_of_many(selected.astype(np.int64))
+        chosen, owners = places.where(slice(offset, offset + limit)), keys[offset : offset + limit].tolist()
+        sources = Sources(snapshot.manifest.sources)
+        for source_no, key, text in zip(chosen.source_no.tolist(), owners, sources.texts(chosen), strict=True):
+            work.check()
+            yield sources.record(source_no, text, snapshot.trace_id(key))
 
     def search(
         self,

@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from io import FileIO
+from typing import TYPE_CHECKING
 
 from halo_mcp.errors import SourceChanged, SourceUnreadable
 from halo_mcp.index.formats.canonical import parse_record
 from halo_mcp.index.ids import normalize_id
-from halo_mcp.index.places import Places
 from halo_mcp.index.segments import SourceState
 from halo_mcp.index.span import Json
+
+if TYPE_CHECKING:
+    from halo_mcp.index.places import Places
 
 _GAP_BYTES = 64 * 1024
 _RUN_BYTES = 8 * 1024 * 1024

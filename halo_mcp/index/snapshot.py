@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 import numpy as np
 
 from halo_mcp.index import columns
-from halo_mcp.index.duck import bounded, connect, failing_as_index, fetch_arrays, quoted
+from halo_mcp.index.duck import bounded, connect, failing_as_index, fetch_arrays
 from halo_mcp.index.places import Places
 from halo_mcp.index.segments import IndexDirectory, Manifest
+from halo_mcp.index.views import KEY_SHIFT, SqlState, opening_statements, view_statements
 from halo_mcp.index.work import Work
 
 if TYPE_CHECKING:
@@ -29,9 +30,7 @@ if TYPE_CHECKING:
 _Answer = TypeVar("_Answer")
 _ANSWERS_KEPT: Final = 16
 
-KEY_SHIFT: Final = 32
 _NUMBER_MASK: Final = (1 << KEY_SHIFT) - 1
-"""trace_key = (segment number << 32) | trace number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,43 +83,28 @@ class Snapshot:
         self._answers: OrderedDict[str, object] = OrderedDict()
         self._db: duckdb.DuckDBPyConnection = connect()
         with failing_as_index(directory.path):
-            for no, segment in enumerate(manifest.segments):
-                self._db.execute(f"ATTACH {quoted(str(directory.path / segment.file))} AS s{no} (READ_ONLY)")
-            self._create_views()
+            for statement in opening_statements(directory.path, manifest.segments):
+                self._db.execute(statement)
+            named = {row[0] for row in self._db.execute("SELECT DISTINCT file FROM superseded").fetchall()}
+            self._dead = named & {segment.file for segment in manifest.segments}
+            for statement in view_statements(manifest.segments, self._dead, failures):
+                self._db.execute(statement)
             # From here on no statement can reach a file, whatever it says.
             self._db.execute("SET enable_external_access = false")
             self._db.execute("SET lock_configuration = true")
-
-    def _create_views(self) -> None:
-        segments = self.manifest.segments
-        parts = [f"SELECT {no} AS segment, * FROM s{no}.superseded" for no in range(len(segments))]
-        empty = "SELECT 0 AS segment, '' AS file, 0 AS trace_no WHERE false"
-        self._db.execute(f"CREATE TABLE superseded AS {' UNION ALL '.join(parts or [empty])}")
-        named = {row[0] for row in self._db.execute("SELECT DISTINCT file FROM superseded").fetchall()}
-        dead = named & {segment.file for segment in segments}
-        self.facets_known = not dead
+        self.facets_known = not self._dead
         """Whether the view ``facets`` is there: it counts no span that is superseded."""
-        spans, traces, facets = list[str](), list[str](), list[str]()
-        for no, segment in enumerate(segments):
-            key = f"(({no}::BIGINT << {KEY_SHIFT}) | trace_no)"
-            alive = f"WHERE trace_no NOT IN (SELECT trace_no FROM superseded WHERE file = {quoted(segment.file)})"
-            alive = alive if segment.file in dead else ""
-            spans.append(
-                f"SELECT o.*, t.*, {key} AS trace_key, {self.failures.select} FROM s{no}.own AS o "
-                f"JOIN s{no}.tree AS t ON o.rowid = t.row {alive}"
-            )
-            traces.append(f"SELECT *, {key} AS trace_key FROM s{no}.traces {alive}")
-            facets.append(f"FROM s{no}.facets")
-        if not segments:
-            spans.append(
-                f"SELECT {_nulls((*columns.OWN_COLUMNS, *columns.TREE_COLUMNS, *columns.VIEW_COLUMNS))} WHERE false"
-            )
-            traces.append(f"SELECT {_nulls(columns.TRACE_COLUMNS)} WHERE false")
-            facets.append(f"SELECT {_nulls(columns.FACET_COLUMNS)} WHERE false")
-        self._db.execute(f"CREATE VIEW spans AS {' UNION ALL '.join(spans)}")
-        self._db.execute(f"CREATE VIEW traces AS {' UNION ALL '.join(traces)}")
-        if self.facets_known:
-            self._db.execute(f"CREATE VIEW facets AS {' UNION ALL '.join(facets)}")
+
+    @cached_property
+    def sql_state(self) -> SqlState:
+        """This state, for another process to open. Its files may be gone when a later state has replaced them."""
+        segments = self.manifest.segments
+        return SqlState(
+            self.directory.path,
+            tuple(segment.file for segment in segments),
+            (*opening_statements(self.directory.path, segments), *view_statements(segments, self._dead, self.failures)),
+            tuple(self.manifest.sources),
+        )
 
     def remembered(self, question: str, answer: Callable[[], _Answer]) -> _Answer:
         """The answer to ``question`` about this state of the index; computed at most once while it is remembered."""
@@ -254,8 +238,3 @@ def _spans_in(no: int, traces: Sequence[TraceRows], failures: columns.FailureCol
         f"JOIN s{no}.tree AS t ON o.rowid = t.row "
         f"WHERE o.rowid {rows} AND t.row {rows} AND t.trace_no IN ({numbers})) WHERE true"
     )
-
-
-def _nulls(wanted: Sequence[columns.Column]) -> str:
-    selected = ", ".join(f"NULL::{column.type} AS {column.name}" for column in {c.name: c for c in wanted}.values())
-    return f"{selected}, 0::BIGINT AS trace_key"

@@ -6,7 +6,7 @@ name. All methods may be called from several threads at once.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -14,7 +14,7 @@ from halo_mcp.index.failures import FailureEvidence, FailureMode, FailureModes
 from halo_mcp.index.filters import TraceFilters
 from halo_mcp.index.semconv import ObservationKind
 from halo_mcp.index.sequences import ToolCall
-from halo_mcp.index.span import Span
+from halo_mcp.index.span import Json, Span
 from halo_mcp.index.tool_use import ToolUse
 from halo_mcp.index.work import Work
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from halo_mcp.index.features import TraceFeatures
     from halo_mcp.index.patterns import Pattern
     from halo_mcp.index.segments import IngestReport
+    from halo_mcp.index.views import SqlState
 
 SortKey = Literal[
     "start_time",
@@ -298,6 +299,10 @@ class SpanStore(Protocol):
         """What is loaded."""
         ...
 
+    def sql_state(self) -> SqlState:
+        """The present state, for a worker process that runs SQL over it; the same object as long as it is the same."""
+        ...
+
     def overview(self, filters: TraceFilters, work: Work) -> Overview:
         """Population facts about the matching traces."""
         ...
@@ -356,6 +361,13 @@ class SpanStore(Protocol):
 
     def payloads(self, trace_id: str, span_ids: Sequence[str] = ()) -> list[Span]:
         """The spans themselves, in the order they were written; all of the trace's, or those named."""
+        ...
+
+    def records(self, filters: TraceFilters, offset: int, limit: int, work: Work) -> Iterator[Mapping[str, Json]]:
+        """The spans of the matching traces as the JSON objects of their sources, in the order they were written.
+
+        ``limit`` of them from number ``offset`` on; read one by one.
+        """
         ...
 
     def search(

@@ -20,6 +20,10 @@ SPAN_ATTRIBUTE_CHARS: Final = 16_384
 PREVIEW_CHARS: Final = 80
 NAME_CHARS: Final = 200
 """Of names that someone else chose: spans, tools, models, tasks. Longer ones are cut with HALO's marker."""
+SQL_CHARS: Final = 12_000
+"""Of an answer to SQL; cells are cut first, evenly, then rows are left out."""
+SQL_CELL_CHARS: Final = 200
+"""Cells of many rows are cut no further than to this."""
 REPEATED_CALL_CHARS: Final = 3_000
 """A next call is written out in full up to here; a longer one is described by what changes in it."""
 RESULT_META: Final = {"anthropic/maxResultSizeChars": MAX_CHARS + 10_000}

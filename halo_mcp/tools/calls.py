@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from pydantic import ConfigDict, create_model
+from pydantic import ConfigDict, ValidationError, create_model
 
 from halo_mcp.datasets import Datasets
 from halo_mcp.errors import SourceChanged
@@ -43,6 +43,11 @@ def checked(function: ToolFunction, arguments: Mapping[str, Any]) -> dict[str, A
     return {name: getattr(valid, name) for name in fields}
 
 
+def problems(error: ValidationError) -> str:
+    """What is wrong with which argument, on one line."""
+    return "; ".join(f"{'.'.join(map(str, p['loc']))}: {p['msg']}" for p in error.errors(include_url=False))
+
+
 def answer(
     datasets: Datasets, dataset: str, function: ToolFunction, arguments: Mapping[str, Any], work: Work
 ) -> Answer:
@@ -73,3 +78,6 @@ def _call(datasets: Datasets, used: list[SpanStore], work: Work, dataset: str) -
         default_dataset=datasets.names[0],
         on=partial(_call, datasets, used, work),
     )
+def _call(datasets: Datasets, name: str, work: Work) -> Call:
+    _, store = datasets.get(name)
+    return Call(name, store.pinned(), work.renewed(datasets.settings.deadline_s), datasets.names[0], datasets.workers)

@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from typing import Final
 
 from halo_mcp.tools.calls import ToolFunction
+from halo_mcp.tools.code import run_code
 from halo_mcp.tools.compare import compare_datasets
 from halo_mcp.tools.contrast import contrast_traces
 from halo_mcp.tools.failures import list_failure_modes
 from halo_mcp.tools.overview import get_dataset_overview, list_datasets
 from halo_mcp.tools.query import count_traces, query_traces
 from halo_mcp.tools.search import search_trace
+from halo_mcp.tools.sql import query_sql
 from halo_mcp.tools.tool_use import analyze_tool_use
 from halo_mcp.tools.view import view_spans, view_trace
 
@@ -40,6 +42,8 @@ CATALOG: Final = (
     Published(search_trace, "Search a trace", "regex grep inside one trace"),
     Published(contrast_traces, "Contrast groups", "why traces fail, cause"),
     Published(compare_datasets, "Compare runs", "regression, A/B, before after"),
+    Published(query_sql, "Query with SQL", "SQL select group by join aggregate"),
+    Published(run_code, "Run Python", "python code script"),
     Published(list_datasets, "List datasets", "loaded trace files, open file, ingest problems"),
 )
 """In the order in which clients list them."""

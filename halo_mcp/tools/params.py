@@ -16,6 +16,7 @@ from halo_mcp.errors import InvalidCursor
 from halo_mcp.index.filters import TraceFilters
 from halo_mcp.index.store import SpanStore
 from halo_mcp.index.work import Work
+from halo_mcp.sandbox.workers import Workers
 
 ResponseFormat = Literal["text", "json"]
 Filters = Annotated[TraceFilters, Field(description="conditions, all must hold; {} = all traces")]
@@ -37,6 +38,8 @@ class Call:
 
     Raises: UnknownDataset, and what refreshing raises.
     """
+    workers: Workers = field(default_factory=Workers)
+    """Of the whole server."""
 
     @property
     def named(self) -> str:

@@ -49,7 +49,7 @@ def publish(entry: Published) -> Tool:
 
     async def run(**arguments: Any) -> CallToolResult:
         context = cast("Context[Datasets]", arguments.pop("ctx"))
-        dataset = cast("str", arguments.pop("dataset", ""))
+        dataset = "" if about_all_datasets(function) else cast("str", arguments.pop("dataset", ""))
         response_format = cast("ResponseFormat", arguments.pop("response_format"))
         datasets = context.request_context.lifespan_context
         try:

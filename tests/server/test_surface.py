@@ -99,6 +99,8 @@ CALLS: Final[dict[str, dict[str, Any]]] = {
     "search_trace": {"trace_id": "t1", "pattern": "city"},
     "contrast_traces": {"group_a": {"has_errors": True}},
     "compare_datasets": {"filters_before": {"has_errors": True}},
+    "query_sql": {"sql": "SELECT span_id, tool_name FROM spans ORDER BY 1"},
+    "run_code": {"code": "len(spans())"},
     "list_datasets": {},
 }
 
@@ -116,6 +118,8 @@ HALO_FIELDS: Final[dict[str, set[str]]] = {
     "search_trace": {"trace_id", "match_count", "returned_match_count", "has_more", "matches"},
     "contrast_traces": {"features", "no_difference"},
     "compare_datasets": {"verdict", "failure_modes"},
+    "query_sql": {"columns", "rows", "has_more"},
+    "run_code": {"exit_code", "stdout", "stderr", "timed_out"},
     "list_datasets": {"datasets"},
 }
 """What a caller of HALO's tools finds under the same names."""

@@ -15,14 +15,17 @@ from halo_mcp.config import Settings
 from halo_mcp.datasets import Datasets
 from halo_mcp.index.work import Work
 from halo_mcp.server import build_tools, create_server
-from halo_mcp.tools.calls import ToolFunction, answer, checked
+from halo_mcp.tools.calls import ToolFunction, about_all_datasets, answer, checked
+from halo_mcp.tools.code import run_code
 from halo_mcp.tools.compare import compare_datasets
 from halo_mcp.tools.contrast import contrast_traces
 from halo_mcp.tools.overview import get_dataset_overview, list_datasets
 from halo_mcp.tools.params import Answer
 from halo_mcp.tools.query import count_traces, query_traces
 from halo_mcp.tools.search import search_trace
+from halo_mcp.tools.sql import query_sql
 from halo_mcp.tools.view import view_spans, view_trace
+from tests.sandbox.interpreter import share_compiled
 
 Era = Literal["auto", "legacy"]
 ERAS: Final[Sequence[Era]] = ("auto", "legacy")
@@ -38,6 +41,8 @@ FUNCTIONS: Final[dict[str, ToolFunction]] = {
         search_trace,
         contrast_traces,
         compare_datasets,
+        query_sql,
+        run_code,
         list_datasets,
     )
 }
@@ -76,9 +81,12 @@ class Desk:
     def __init__(self, tmp_path: Path, sources: Mapping[str, Sequence[Path | str]], deadline_s: float = 60.0) -> None:
         listed = {name: [str(path) for path in paths] for name, paths in sources.items()}
         self.datasets = Datasets(listed, Settings(index_dir=tmp_path / "index", deadline_s=deadline_s))
+        share_compiled(tmp_path / "index")
 
     def ask(self, tool: str, dataset: str = "", **arguments: Any) -> Answer:
         function = FUNCTIONS[tool]
+        if dataset and about_all_datasets(function):  # one that takes the name itself
+            arguments["dataset"] = dataset
         return answer(self.datasets, dataset, function, checked(function, arguments), Work())
 
     def text(self, tool: str, **arguments: Any) -> str:
@@ -138,6 +146,7 @@ async def serving(
     listed = {name: [str(path) for path in paths] for name, paths in sources.items()}
     settings = Settings(index_dir=tmp_path / "index", roots=tuple(root.resolve() for root in roots))
     datasets = Datasets(listed, settings)
+    share_compiled(settings.index_dir)
     async with Client(create_server(datasets), mode=era) as client:
         yield Caller(client)
     datasets.close()
