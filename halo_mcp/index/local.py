@@ -17,14 +17,15 @@ from halo_mcp.errors import IndexFailure, NotTraces, SourceUnreadable, UnknownSp
 from halo_mcp.index import columns
 from halo_mcp.index.build import update_index
 from halo_mcp.index.filters import DURATION_MS, TOKENS, AttributeFilter, TraceFilters, attribute_holds, where
+from halo_mcp.index.finding import finder
 from halo_mcp.index.formats.canonical import parse_record
 from halo_mcp.index.formats.sniff import why_not_traces
 from halo_mcp.index.ids import normalize_id
 from halo_mcp.index.overview import read_overview
-from halo_mcp.index.patterns import Pattern, compile_pattern, pattern_matches_span
+from halo_mcp.index.patterns import Pattern, compile_pattern
 from halo_mcp.index.places import Places
 from halo_mcp.index.reading import Sources
-from halo_mcp.index.scan import Condition, matching_traces
+from halo_mcp.index.scan import Condition, matching_traces, pattern_condition
 from halo_mcp.index.search import SpanSearch
 from halo_mcp.index.segments import IndexDirectory, Listed, Manifest
 from halo_mcp.index.snapshot import Snapshot, TraceRows, among_spans
@@ -372,16 +373,9 @@ def _scan_payloads(
 
 def _conditions(filters: TraceFilters) -> Iterator[Condition]:
     for wanted in filters.attributes:
-        candidate = compile_pattern(wanted.key, literal=True).raw
-        yield Condition(candidate, partial(_attribute_confirmed, wanted))
+        yield Condition(finder(compile_pattern(wanted.key, literal=True)), partial(_attribute_confirmed, wanted))
     if filters.regex_pattern:
-        pattern = compile_pattern(filters.regex_pattern)
-        yield Condition(pattern.raw, None if pattern.raw_is_exact else partial(_pattern_confirmed, pattern))
-
-
-def _pattern_confirmed(pattern: Pattern, text: bytes) -> bool:
-    record = parse_record(text)
-    return record is not None and pattern_matches_span(pattern, text, record)
+        yield pattern_condition(compile_pattern(filters.regex_pattern))
 
 
 def _attribute_confirmed(wanted: AttributeFilter, text: bytes) -> bool:
