@@ -54,7 +54,7 @@ def _plain_finder(text: bytes, whole: Regex) -> Finder:
             if match is None:
                 return None
             first, last = match.span()
-            if view[first - cut : first] == head:
+            if bytes(view[first - cut : first]) == head:
                 return first - cut, last
             position = first + 1
         return find_whole(view, position - cut, end)  # the tail is more common than its first byte promised

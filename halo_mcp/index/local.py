@@ -16,6 +16,8 @@ import numpy as np
 from halo_mcp.errors import IndexFailure, NotTraces, SourceUnreadable, UnknownSpan, UnknownTrace
 from halo_mcp.index import columns
 from halo_mcp.index.build import update_index
+from halo_mcp.index.dataset_matches import DatasetMatches, MatchGroupKey, Where
+from halo_mcp.index.dataset_search import search_dataset
 from halo_mcp.index.filters import DURATION_MS, TOKENS, AttributeFilter, TraceFilters, attribute_holds, where
 from halo_mcp.index.finding import finder
 from halo_mcp.index.formats.canonical import parse_record
@@ -301,6 +303,32 @@ class LocalStore:
             spans_matched=found.matched,
             incomplete=found.searched < len(chosen),
             unknown_span_ids=unknown,
+        )
+
+    def search_dataset(
+        self,
+        filters: TraceFilters,
+        pattern: Pattern,
+        *,
+        group_by: MatchGroupKey | None,
+        max_groups: int,
+        max_snippets: int,
+        context_chars: int,
+        after: Where | None,
+        work: Work,
+    ) -> DatasetMatches:
+        snapshot = self._current
+        return search_dataset(
+            snapshot,
+            self._selection(snapshot, filters, work),
+            pattern,
+            question=f"{pattern.expression!r} {filters.model_dump_json()}",
+            group_by=group_by,
+            max_groups=max_groups,
+            max_snippets=max_snippets,
+            context_chars=context_chars,
+            after=after,
+            work=work,
         )
 
     def _chosen(

@@ -97,6 +97,8 @@ INPUT_MESSAGES: Final = ("llm.input_messages", "gen_ai.input.messages")
 OUTPUT_MESSAGES: Final = ("llm.output_messages", "gen_ai.output.messages")
 FLAT_PREFIXES: Final = ("llm.input_messages.", "llm.output_messages.", "gen_ai.prompt.", "gen_ai.completion.")
 """Flattened messages: ``llm.input_messages.0.message.role`` (OpenInference), ``gen_ai.prompt.0.role`` (Traceloop)."""
+FLAT_INPUT_PREFIXES: Final = ("llm.input_messages.", "gen_ai.prompt.")
+"""Those of them that were given to the model."""
 
 # --- observation kind: the first rule that knows the value wins ----------------------------------------------------
 _KIND_NAMES: Final[dict[str, ObservationKind]] = {kind.lower(): kind for kind in OBSERVATION_KINDS}

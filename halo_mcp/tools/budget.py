@@ -18,6 +18,8 @@ SPAN_ATTRIBUTE_CHARS: Final = 16_384
 PREVIEW_CHARS: Final = 80
 NAME_CHARS: Final = 200
 """Of names that someone else chose: spans, tools, models, tasks. Longer ones are cut with HALO's marker."""
+MATCH_GROUPS: Final = 20
+"""Groups that search_dataset counts; of more it says how many."""
 REPEATED_CALL_CHARS: Final = 3_000
 """A next call is written out in full up to here; a longer one is described by what changes in it."""
 RESULT_META: Final = {"anthropic/maxResultSizeChars": MAX_CHARS + 10_000}

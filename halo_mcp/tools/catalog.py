@@ -9,6 +9,7 @@ from halo_mcp.tools.calls import ToolFunction
 from halo_mcp.tools.overview import get_dataset_overview, list_datasets
 from halo_mcp.tools.query import count_traces, query_traces
 from halo_mcp.tools.search import search_trace
+from halo_mcp.tools.search_dataset import search_dataset
 from halo_mcp.tools.view import view_spans, view_trace
 
 
@@ -32,6 +33,7 @@ CATALOG: Final = (
     Published(view_trace, "Read a trace", "read trace spans tree messages tool calls", large=True),
     Published(view_spans, "Read spans", "read long span attributes prompts outputs", large=True),
     Published(search_trace, "Search a trace", "regex grep inside one trace"),
+    Published(search_dataset, "Search all traces", "grep regex across traces counts by group tool snippets"),
     Published(list_datasets, "List datasets", "loaded trace files, open file, ingest problems"),
 )
 """In the order in which clients list them."""

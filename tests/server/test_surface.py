@@ -97,6 +97,7 @@ CALLS: Final[dict[str, dict[str, Any]]] = {
     "view_trace": {"trace_id": "t1"},
     "view_spans": {"trace_id": "t1", "span_ids": ["act"]},
     "search_trace": {"trace_id": "t1", "pattern": "city"},
+    "search_dataset": {"pattern": "city"},
     "list_datasets": {},
 }
 
@@ -112,6 +113,7 @@ HALO_FIELDS: Final[dict[str, set[str]]] = {
     "view_trace": {"trace_id", "spans", "oversized", "next_cursor"},
     "view_spans": {"trace_id", "spans", "oversized"},
     "search_trace": {"trace_id", "match_count", "returned_match_count", "has_more", "matches"},
+    "search_dataset": {"returned_match_count", "has_more", "matches", "next_cursor"},
     "list_datasets": {"datasets"},
 }
 """What a caller of HALO's tools finds under the same names."""

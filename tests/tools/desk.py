@@ -20,6 +20,7 @@ from halo_mcp.tools.overview import get_dataset_overview, list_datasets
 from halo_mcp.tools.params import Answer
 from halo_mcp.tools.query import count_traces, query_traces
 from halo_mcp.tools.search import search_trace
+from halo_mcp.tools.search_dataset import search_dataset
 from halo_mcp.tools.view import view_spans, view_trace
 
 Era = Literal["auto", "legacy"]
@@ -34,6 +35,7 @@ FUNCTIONS: Final[dict[str, ToolFunction]] = {
         view_trace,
         view_spans,
         search_trace,
+        search_dataset,
         list_datasets,
     )
 }
