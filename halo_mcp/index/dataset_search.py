@@ -263,7 +263,7 @@ def _snippets(found: _Found, pattern: Pattern, first: int, limit: int, context_c
         return ()
     pages = found.pages
     last = int(np.searchsorted(pages.turn, pages.turn[first] + _PER_TRACE))
-    rows = np.arange(first, min(last, first + limit))
+    rows: NDArray[np.int64] = np.arange(first, min(last, first + limit), dtype=np.int64)
     order = np.lexsort((pages.places.offset[rows], pages.places.source_no[rows]))
     sources = Sources(found.snapshot.manifest.sources)
     texts = dict(zip(rows[order].tolist(), sources.texts(pages.places.where(rows[order])), strict=True))

@@ -22,17 +22,16 @@ def search_dataset(
     call: Call,
     pattern: Annotated[str, Field(min_length=1, description="RE2 regex; (?i) ignores case")],
     filters: Filters = ALL_TRACES,
-    group_by: Annotated[MatchGroupKey | None, Field(description="count matching spans per value")] = None,
+    group_by: Annotated[MatchGroupKey | None, Field(description="count per value")] = None,
     literal: Annotated[bool, Field(description="`pattern` is plain text")] = False,
     max_matches: Annotated[int, Field(ge=1, le=200)] = _MATCHES,
     context_buffer_chars: Annotated[int, Field(ge=0, le=2_000)] = 60,
     cursor: Cursor = "",
 ) -> Answer:
-    """Find a text in all traces: exact numbers of matching spans and traces, among failing and passing ones.
+    """Find a text in all traces: exact counts of matching spans and traces, by outcome and group, with snippets.
 
-    Snippets come from where a text begins: the first span of a trace to end with it, at most two per trace.
-    Reads all selected payloads (about 1 GB/s); filters make it faster.
-    Next: search_trace for every match in one trace; view_spans to read on.
+    Snippets come from where a text begins in a trace. Reads about 1 GB/s; a cursor resumes what takes too long.
+    Next: search_trace for all matches in a trace.
     """
     from halo_mcp.index.patterns import compile_pattern
 
