@@ -15,7 +15,8 @@ def grep(
     pattern: Annotated[str, typer.Argument(help="RE2 regex; comes last")],
     where: Where = [],  # noqa: B006
     group_by: Annotated[
-        str, typer.Option(help="count matching spans per trace, span_name, tool, kind, agent, model or outcome")
+        str,
+        typer.Option(help="count per trace, span_name, tool, kind, failure_mode, agent, model or outcome"),
     ] = "",
     literal: Annotated[bool, typer.Option("--literal", help="find the pattern exactly as written")] = False,
     max_matches: Annotated[int, typer.Option(min=1, max=200)] = 20,

@@ -7,7 +7,7 @@ from typing import Literal
 
 from halo_mcp.index.store import Match
 
-MatchGroupKey = Literal["trace", "span_name", "tool", "kind", "agent", "model", "outcome"]
+MatchGroupKey = Literal["trace", "span_name", "tool", "kind", "failure_mode", "agent", "model", "outcome"]
 """By what matching spans are counted. A span is in one group only; a trace is in every group that has a match of it."""
 
 

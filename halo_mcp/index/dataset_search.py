@@ -37,10 +37,12 @@ _GROUP_SQL: Final[Mapping[MatchGroupKey, str]] = {
     "span_name": "spans.name",
     "tool": "spans.tool_name",
     "kind": "spans.observation_kind",
+    "failure_mode": "spans.failure_mode",
     "agent": "spans.agent_name",
     "model": "spans.model_name",
     "outcome": "traces.outcome",
 }
+_TRACES_BY_OUTCOME: Final = "count(*), count(*) FILTER (outcome = 'fail'), count(*) FILTER (outcome = 'pass')"
 _BY_OUTCOME: Final = (
     "count(DISTINCT trace_key), count(DISTINCT trace_key) FILTER (verdict = 'fail'), "
     "count(DISTINCT trace_key) FILTER (verdict = 'pass')"
@@ -160,7 +162,7 @@ def _state(found: _Found) -> tuple[int, int]:
 def _begun(snapshot: Snapshot, selected: tuple[str, list[Any]], work: Work) -> _Search:
     condition, values = selected
     ((traces, failing, passing, spans, size),) = snapshot.query(
-        "SELECT count(*), count_if(outcome = 'fail'), count_if(outcome = 'pass'), "
+        f"SELECT {_TRACES_BY_OUTCOME}, "
         f"coalesce(sum(span_count), 0)::BIGINT, coalesce(sum(raw_bytes), 0)::BIGINT FROM traces WHERE {condition}",
         values,
         work,
@@ -194,8 +196,7 @@ def _scanned_on(
 def _by_outcome(snapshot: Snapshot, found: _Found, work: Work) -> TraceCounts:
     traces = {"found_traces": {"trace_key": np.unique(found.keys)}}
     ((*counts,),) = snapshot.query(
-        "SELECT count(*), count_if(outcome = 'fail'), count_if(outcome = 'pass') FROM traces "
-        "WHERE trace_key IN (SELECT trace_key FROM found_traces)",
+        f"SELECT {_TRACES_BY_OUTCOME} FROM traces WHERE trace_key IN (SELECT trace_key FROM found_traces)",
         work=work,
         tables=traces,
     )
@@ -251,10 +252,11 @@ def _in_page_order(found: _Found) -> _Pages:
 
 
 def _bits_reversed(count: int) -> NDArray[np.int64]:
-    numbers, result = np.arange(count, dtype=np.int64), np.zeros(count, dtype=np.int64)
+    numbers = np.arange(count, dtype=np.int64)
+    result: NDArray[np.int64] = np.zeros(count, dtype=np.int64)
     for _ in range(max(0, count - 1).bit_length()):
-        result = (result << 1) | (numbers & 1)
-        numbers >>= 1
+        result = result * 2 + numbers % 2
+        numbers = numbers // 2
     return result
 
 
@@ -263,10 +265,11 @@ def _snippets(found: _Found, pattern: Pattern, first: int, limit: int, context_c
         return ()
     pages = found.pages
     last = int(np.searchsorted(pages.turn, pages.turn[first] + _PER_TRACE))
-    rows: NDArray[np.int64] = np.arange(first, min(last, first + limit), dtype=np.int64)
-    order = np.lexsort((pages.places.offset[rows], pages.places.source_no[rows]))
+    rows = np.arange(first, min(last, first + limit), dtype=np.int64)
+    by_place = rows[np.lexsort((pages.places.offset[rows], pages.places.source_no[rows]))]
     sources = Sources(found.snapshot.manifest.sources)
-    texts = dict(zip(rows[order].tolist(), sources.texts(pages.places.where(rows[order])), strict=True))
+    numbers: list[int] = by_place.tolist()
+    texts = dict(zip(numbers, sources.texts(pages.places.where(by_place)), strict=True))
     return tuple(_snippet(found, sources, pattern, row, texts[row], context_chars) for row in rows.tolist())
 
 

@@ -239,7 +239,8 @@ class Snapshot:
         """
         # A segment is joined with its own rows of the table: a superseded trace stands in two segments.
         parts = (
-            f"SELECT o.*, t.*, m.trace_key FROM {table} AS m JOIN s{no}.tree AS t USING (source_no, byte_offset) "
+            f"SELECT o.*, t.*, m.trace_key, {self.failures.select} FROM {table} AS m "
+            f"JOIN s{no}.tree AS t USING (source_no, byte_offset) "
             f"JOIN s{no}.own AS o ON o.rowid = t.row WHERE m.trace_key >> {KEY_SHIFT} = {no}"
             for no in range(len(self.manifest.segments))
         )
