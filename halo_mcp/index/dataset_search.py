@@ -264,7 +264,7 @@ def _snippets(found: _Found, pattern: Pattern, first: int, limit: int, context_c
     if first >= len(found.keys):
         return ()
     pages = found.pages
-    last = int(np.searchsorted(pages.turn, pages.turn[first] + _PER_TRACE))
+    last = int(np.searchsorted(pages.turn, int(pages.turn[first]) + _PER_TRACE))
     rows = np.arange(first, min(last, first + limit), dtype=np.int64)
     by_place = rows[np.lexsort((pages.places.offset[rows], pages.places.source_no[rows]))]
     sources = Sources(found.snapshot.manifest.sources)
