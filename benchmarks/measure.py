@@ -107,6 +107,8 @@ def expected(dataset: Dataset, job: str) -> dict[str, int]:
         "page": min(PAGE, facts.error_traces),
         "literal": facts.planted_spans,
         "alternation": facts.planted_spans,
+        "literal, search_dataset": facts.planted_spans,
+        "alternation, search_dataset": facts.planted_spans,
         "searched": facts.searched_matches,
         "failed_calls": 0,
     }

@@ -26,6 +26,7 @@ def build(clock: Clock, traces: str, index: str) -> dict[str, int]:
 def query(clock: Clock, traces: str, index: str, viewed: list[str]) -> dict[str, int]:
     import_module("duckdb")
 
+    from halo_mcp.index.dataset_matches import DatasetMatches
     from halo_mcp.index.filters import TraceFilters
     from halo_mcp.index.local import LocalStore
     from halo_mcp.index.patterns import compile_pattern
@@ -41,12 +42,29 @@ def query(clock: Clock, traces: str, index: str, viewed: list[str]) -> dict[str,
     def search(trace_id: str) -> int:
         return store.search(trace_id, pattern, (), context_chars=100, max_matches=50, work=Work()).total
 
+    def find(text: str) -> DatasetMatches:
+        return store.search_dataset(
+            everything,
+            compile_pattern(text),
+            group_by="span_name",
+            max_groups=20,
+            max_snippets=20,
+            context_chars=60,
+            after=None,
+            work=Work(),
+        )
+
     clock.time("open", lambda: store.refresh(Work()))
     overview = clock.time_twice("overview", lambda: store.overview(everything, Work()))
     error_traces = clock.time_twice("count", lambda: count(errors))
     page = clock.time_twice("query", lambda: store.traces(errors, "start_time", PAGE, None, Work()))
     literal = clock.time("literal", lambda: count(TraceFilters(regex_pattern=LITERAL)))
     alternation = clock.time("alternation", lambda: count(TraceFilters(regex_pattern=ALTERNATION)))
+    finds = {
+        name: clock.time(f"{name}, search_dataset", lambda text=text: find(text))
+        for name, text in (("literal", LITERAL), ("alternation", ALTERNATION))
+    }
+    clock.time("literal, second page", lambda: find(LITERAL))
     spans = clock.time("view, rows", lambda: [store.spans(trace_id) for trace_id in viewed])
     payloads = clock.time("view, payloads", lambda: [store.payloads(trace_id) for trace_id in viewed])
     clock.seconds["view"] = clock.seconds["view, rows"] + clock.seconds["view, payloads"]
@@ -63,6 +81,8 @@ def query(clock: Clock, traces: str, index: str, viewed: list[str]) -> dict[str,
         "literal": literal,
         "alternation": alternation,
         "searched": matches,
+        "literal, search_dataset": finds["literal"].matching_spans,
+        "alternation, search_dataset": finds["alternation"].matching_spans,
     }
 
 

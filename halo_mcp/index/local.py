@@ -17,20 +17,23 @@ from halo_mcp.errors import IndexFailure, NotTraces, SourceUnreadable, UnknownSp
 from halo_mcp.index.build import update_index
 from halo_mcp.index.columns import FailureColumns
 from halo_mcp.index.contrast import Contrast, contrast
+from halo_mcp.index.dataset_matches import DatasetMatches, MatchGroupKey, Where
+from halo_mcp.index.dataset_search import search_dataset
 from halo_mcp.index.evidence import quote_failure
 from halo_mcp.index.failure_rules import DEFAULT_RULES
 from halo_mcp.index.failures import FailureEvidence, FailureMode, FailureModes, read_failure_modes
 from halo_mcp.index.features import TraceFeatures, read_features
 from halo_mcp.index.filters import DURATION_MS, TOKENS, AttributeFilter, TraceFilters, attribute_holds, where
+from halo_mcp.index.finding import finder
 from halo_mcp.index.formats.canonical import parse_record
 from halo_mcp.index.formats.sniff import why_not_traces
 from halo_mcp.index.ids import normalize_id
 from halo_mcp.index.measure import read_measured
 from halo_mcp.index.overview import read_overview
-from halo_mcp.index.patterns import Pattern, compile_pattern, pattern_matches_span
+from halo_mcp.index.patterns import Pattern, compile_pattern
 from halo_mcp.index.places import Places
 from halo_mcp.index.reading import Sources
-from halo_mcp.index.scan import Condition, matching_traces
+from halo_mcp.index.scan import Condition, matching_traces, pattern_condition
 from halo_mcp.index.search import SpanSearch
 from halo_mcp.index.segments import IndexDirectory, Listed, Manifest
 from halo_mcp.index.sequences import ToolCall, opposite_run, read_calls
@@ -412,6 +415,32 @@ class LocalStore:
             unknown_span_ids=unknown,
         )
 
+    def search_dataset(
+        self,
+        filters: TraceFilters,
+        pattern: Pattern,
+        *,
+        group_by: MatchGroupKey | None,
+        max_groups: int,
+        max_snippets: int,
+        context_chars: int,
+        after: Where | None,
+        work: Work,
+    ) -> DatasetMatches:
+        snapshot = self._current
+        return search_dataset(
+            snapshot,
+            self._selection(snapshot, filters, work),
+            pattern,
+            question=f"{pattern.expression!r} {filters.model_dump_json()}",
+            group_by=group_by,
+            max_groups=max_groups,
+            max_snippets=max_snippets,
+            context_chars=context_chars,
+            after=after,
+            work=work,
+        )
+
     def _chosen(
         self, snapshot: Snapshot, key: int, trace_id: str, span_ids: Sequence[str]
     ) -> tuple[Places, Sequence[int], tuple[str, ...]]:
@@ -482,16 +511,9 @@ def _scan_payloads(
 
 def _conditions(filters: TraceFilters) -> Iterator[Condition]:
     for wanted in filters.attributes:
-        candidate = compile_pattern(wanted.key, literal=True).raw
-        yield Condition(candidate, partial(_attribute_confirmed, wanted))
+        yield Condition(finder(compile_pattern(wanted.key, literal=True)), partial(_attribute_confirmed, wanted))
     if filters.regex_pattern:
-        pattern = compile_pattern(filters.regex_pattern)
-        yield Condition(pattern.raw, None if pattern.raw_is_exact else partial(_pattern_confirmed, pattern))
-
-
-def _pattern_confirmed(pattern: Pattern, text: bytes) -> bool:
-    record = parse_record(text)
-    return record is not None and pattern_matches_span(pattern, text, record)
+        yield pattern_condition(compile_pattern(filters.regex_pattern))
 
 
 def _attribute_confirmed(wanted: AttributeFilter, text: bytes) -> bool:

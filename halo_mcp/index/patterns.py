@@ -95,12 +95,16 @@ class Pattern:
 
     source: str
     """The pattern as given."""
+    expression: str
+    """The same in RE2 syntax, also when it was given as a text to find."""
     text: Regex
     """Confirms a match in decoded text (``str``) or in one raw line."""
     raw: Regex
     """Finds candidates in raw bytes, which may hold many lines: no match contains a newline."""
     raw_is_exact: bool
     """True when ``raw`` had no need to be widened, so that what it matches needs no decoding to be confirmed."""
+    plain: bytes
+    """The only text that ``raw`` matches; empty when there are several, or when its spelling in JSON may vary."""
 
 
 def compile_pattern(pattern: str, *, literal: bool = False) -> Pattern:
@@ -111,7 +115,8 @@ def compile_pattern(pattern: str, *, literal: bool = False) -> Pattern:
     expression = _checked(pattern, literal=literal)
     text, raw, exact = _rewritten(pattern, expression)
     try:
-        return Pattern(pattern, _compiled(text), _compiled(raw, within_lines=True), exact)
+        plain = _only_text(expression) if exact else ""
+        return Pattern(pattern, expression, _compiled(text), _compiled(raw, within_lines=True), exact, plain.encode())
     except _RE2_ERROR as error:
         raise InvalidPattern(pattern, _reason(error)) from None
     finally:
@@ -298,6 +303,15 @@ def _rewritten(pattern: str, expression: str) -> tuple[str, str, bool]:
                 raw.append(wide)
                 widened.append(wide != spelled)
     return "".join(text), "".join(raw), not any(widened)
+
+
+def _only_text(expression: str) -> str:
+    """The text that is all that ``expression`` matches; "" when it says more than that."""
+    tokens = list(_TOKEN.finditer(expression))
+    operators = ("class", "anchor", "repeat", "open", "close", "or", "anybyte")
+    if any(token[operator] for token in tokens for operator in operators):
+        return ""
+    return "".join(map(_characters, tokens))
 
 
 def _characters(token: re.Match[str]) -> str:

@@ -35,31 +35,34 @@ class SpanSearch:
         record = parse(text)
         span = Span.from_json(record, len(text))
         before = self.total
-        for path, value, positions in _occurrences(self.pattern, record, text):
-            for start, end in positions:
+        for path, value, positions in occurrences(self.pattern, record, text):
+            for position in positions:
                 self.total += 1
                 if len(self.matches) < self.max_matches:
-                    self.matches.append(self._match(span, index, path, value, start, end))
+                    self.matches.append(match_in(span, index, path, value, position, self.context_chars))
         self.matched += self.total > before
 
-    def _match(self, span: Span, index: int, path: str, value: str, start: int, end: int) -> Match:
-        return Match(
-            span_id=span.span_id,
-            span_index=index,
-            span_name=span.name,
-            kind=span.kind,
-            status_code=span.status_code,
-            parent_span_id=span.parent_span_id,
-            raw_bytes=span.raw_bytes,
-            path=path,
-            start=start,
-            end=end,
-            text=value[start:end],
-            context=value[max(0, start - self.context_chars) : end + self.context_chars],
-        )
+
+def match_in(span: Span, index: int, path: str, value: str, position: tuple[int, int], context_chars: int) -> Match:
+    """The match at ``position`` of the text ``value``, which stands at ``path`` of the trace's span ``index``."""
+    start, end = position
+    return Match(
+        span_id=span.span_id,
+        span_index=index,
+        span_name=span.name,
+        kind=span.kind,
+        status_code=span.status_code,
+        parent_span_id=span.parent_span_id,
+        raw_bytes=span.raw_bytes,
+        path=path,
+        start=start,
+        end=end,
+        text=value[start:end],
+        context=value[max(0, start - context_chars) : end + context_chars],
+    )
 
 
-def _occurrences(
+def occurrences(
     pattern: Pattern, record: Mapping[str, Json], raw: bytes
 ) -> Iterator[tuple[str, str, list[tuple[int, int]]]]:
     """(path, text, positions) of each value that matches.
@@ -78,7 +81,7 @@ def _occurrences(
 
 
 def _hits(pattern: Pattern, values: Sequence[tuple[str, str]]) -> Iterator[tuple[str, str, list[tuple[int, int]]]]:
-    """As _occurrences, for values in document order: behind a string that holds JSON come the values inside it."""
+    """As ``occurrences``, for values in document order: behind a string that holds JSON come the values inside it."""
     start = 0
     while start < len(values):
         path, text = values[start]

@@ -21,6 +21,7 @@ from halo_mcp.index.work import Work
 if TYPE_CHECKING:
     from halo_mcp.index.checks import FailureSelector
     from halo_mcp.index.contrast import Contrast
+    from halo_mcp.index.dataset_matches import DatasetMatches, MatchGroupKey, Where
     from halo_mcp.index.features import TraceFeatures
     from halo_mcp.index.patterns import Pattern
     from halo_mcp.index.segments import IngestReport
@@ -381,6 +382,21 @@ class SpanStore(Protocol):
         work: Work,
     ) -> SearchResult:
         """Where a pattern occurs in one trace."""
+        ...
+
+    def search_dataset(
+        self,
+        filters: TraceFilters,
+        pattern: Pattern,
+        *,
+        group_by: MatchGroupKey | None,
+        max_groups: int,
+        max_snippets: int,
+        context_chars: int,
+        after: Where | None,
+        work: Work,
+    ) -> DatasetMatches:
+        """Which spans of the matching traces a pattern matches; goes on behind ``after``. A deadline ends it early."""
         ...
 
     def close(self) -> None:

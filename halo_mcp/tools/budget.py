@@ -24,6 +24,8 @@ SQL_CHARS: Final = 12_000
 """Of an answer to SQL; cells are cut first, evenly, then rows are left out."""
 SQL_CELL_CHARS: Final = 200
 """Cells of many rows are cut no further than to this."""
+MATCH_GROUPS: Final = 20
+"""Groups that search_dataset counts; of more it says how many."""
 REPEATED_CALL_CHARS: Final = 3_000
 """A next call is written out in full up to here; a longer one is described by what changes in it."""
 RESULT_META: Final = {"anthropic/maxResultSizeChars": MAX_CHARS + 10_000}

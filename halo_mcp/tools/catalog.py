@@ -13,6 +13,7 @@ from halo_mcp.tools.failures import list_failure_modes
 from halo_mcp.tools.overview import get_dataset_overview, list_datasets
 from halo_mcp.tools.query import count_traces, query_traces
 from halo_mcp.tools.search import search_trace
+from halo_mcp.tools.search_dataset import search_dataset
 from halo_mcp.tools.sql import query_sql
 from halo_mcp.tools.tool_use import analyze_tool_use
 from halo_mcp.tools.view import view_spans, view_trace
@@ -44,6 +45,7 @@ CATALOG: Final = (
     Published(compare_datasets, "Compare runs", "regression, A/B, before after"),
     Published(query_sql, "Query with SQL", "SQL select group by join aggregate"),
     Published(run_code, "Run Python", "python code script"),
+    Published(search_dataset, "Search all traces", "grep regex across traces counts by group tool snippets"),
     Published(list_datasets, "List datasets", "loaded trace files, open file, ingest problems"),
 )
 """In the order in which clients list them."""

@@ -73,7 +73,7 @@ def search_trace(
         "match_count": found.total,
         "returned_match_count": len(shown),
         "has_more": len(shown) < found.total or found.incomplete,
-        "matches": [_match_json(trace_id, match) for match in shown],
+        "matches": [match_json(trace_id, match) for match in shown],
         "spans_searched": found.spans_searched,
         "spans_total": found.spans_total,
         "unknown_span_ids": list(found.unknown_span_ids),
@@ -87,11 +87,11 @@ def _line(match: Match, *, new_span: bool) -> str:
         if new_span
         else ""
     )
-    context = " ".join(_bounded(match).split())
+    context = " ".join(bounded_context(match).split())
     return f"{head}  {preview(match.path, NAME_CHARS)} @{match.start}: …{context}…"
 
 
-def _bounded(match: Match) -> str:
+def bounded_context(match: Match) -> str:
     """The match with its context; of a very long match the beginning and the end."""
     excess = len(match.text) - _MATCH_CHARS
     if excess <= 0:
@@ -101,7 +101,7 @@ def _bounded(match: Match) -> str:
     return f"{match.context[:keep]} [… {number(excess)} characters …] {match.context[keep + excess :]}"
 
 
-def _match_json(trace_id: str, match: Match) -> dict[str, Any]:
+def match_json(trace_id: str, match: Match) -> dict[str, Any]:
     return {
         "trace_id": trace_id,
         "span_id": match.span_id,
@@ -113,7 +113,7 @@ def _match_json(trace_id: str, match: Match) -> dict[str, Any]:
         "raw_jsonl_bytes": match.raw_bytes,
         "path": match.path,
         "match_text": cut(match.text, SPAN_ATTRIBUTE_CHARS),
-        "matched_context": cut(_bounded(match), SPAN_ATTRIBUTE_CHARS),
+        "matched_context": cut(bounded_context(match), SPAN_ATTRIBUTE_CHARS),
         "match_start_char": match.start,
         "match_end_char": match.end,
     }

@@ -101,6 +101,7 @@ CALLS: Final[dict[str, dict[str, Any]]] = {
     "compare_datasets": {"filters_before": {"has_errors": True}},
     "query_sql": {"sql": "SELECT span_id, tool_name FROM spans ORDER BY 1"},
     "run_code": {"code": "len(spans())"},
+    "search_dataset": {"pattern": "city"},
     "list_datasets": {},
 }
 
@@ -120,6 +121,7 @@ HALO_FIELDS: Final[dict[str, set[str]]] = {
     "compare_datasets": {"verdict", "failure_modes"},
     "query_sql": {"columns", "rows", "has_more"},
     "run_code": {"exit_code", "stdout", "stderr", "timed_out"},
+    "search_dataset": {"returned_match_count", "has_more", "matches", "next_cursor"},
     "list_datasets": {"datasets"},
 }
 """What a caller of HALO's tools finds under the same names."""

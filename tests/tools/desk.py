@@ -23,6 +23,7 @@ from halo_mcp.tools.overview import get_dataset_overview, list_datasets
 from halo_mcp.tools.params import Answer
 from halo_mcp.tools.query import count_traces, query_traces
 from halo_mcp.tools.search import search_trace
+from halo_mcp.tools.search_dataset import search_dataset
 from halo_mcp.tools.sql import query_sql
 from halo_mcp.tools.view import view_spans, view_trace
 from tests.sandbox.interpreter import share_compiled
@@ -43,6 +44,7 @@ FUNCTIONS: Final[dict[str, ToolFunction]] = {
         compare_datasets,
         query_sql,
         run_code,
+        search_dataset,
         list_datasets,
     )
 }
