@@ -13,8 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from halo_mcp.index.harness_facts import Configuration
-from halo_mcp.index.harness_reading import UNKNOWN_START, Seen, read_seen
+from halo_mcp.index.harness_reading import UNKNOWN_START, Seen, Version, read_seen
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,13 +34,10 @@ SEVERAL_FIT: Final = "several fit"
 class AgentVersion:
     """One configuration of one agent, and where it was seen."""
 
-    id: str
-    """``agent@hash``; the same for equal configurations in any dataset."""
-    agent: str
+    version: Version
+    """``version.id`` is ``agent@hash``: the same for equal configurations in any dataset."""
     alternative: str
     """The most used id among the versions of this agent that meet in a trace: its own where it is alone."""
-    configuration: Configuration
-    """Of the earliest trace: others may differ in what is masked."""
     prompts: int
     """Distinct prompts before masking."""
     traces: int
@@ -57,6 +53,10 @@ class AgentVersion:
     last_seen_unix_nano: int | None
     trace_id: str
     """The earliest trace."""
+
+    @property
+    def id(self) -> str:
+        return self.version.id
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +172,7 @@ def _alternatives(seen: Seen) -> NDArray[np.int64]:
     """For each version the most used one of those it is connected with by common traces (within its agent)."""
     import numpy as np
 
-    parent = list(range(len(seen.ids)))
+    parent = list(range(len(seen.versions)))
 
     def find(version: int) -> int:
         while parent[version] != version:
@@ -180,29 +180,29 @@ def _alternatives(seen: Seen) -> NDArray[np.int64]:
             version = parent[version]
         return version
 
-    numbers = {name: no for no, name in enumerate(dict.fromkeys(seen.agents))}
-    agent = np.array([numbers[name] for name in seen.agents], dtype=np.int64)
+    numbers = {name: no for no, name in enumerate(dict.fromkeys(v.agent for v in seen.versions))}
+    agent = np.array([numbers[v.agent] for v in seen.versions], dtype=np.int64)
     order = np.lexsort((seen.version, agent[seen.version], seen.trace_key))
     key, version = seen.trace_key[order], seen.version[order]
     together = (key[1:] == key[:-1]) & (agent[version[1:]] == agent[version[:-1]])
     for left, right in _pairs(version[:-1][together], version[1:][together]).tolist():
         parent[find(left)] = find(right)
-    counts = _counts(seen.version, len(seen.ids))
+    counts = _counts(seen.version, len(seen.versions))
     best: dict[int, int] = {}
-    for no in sorted(range(len(seen.ids)), key=lambda no: (-counts[no], seen.ids[no])):
+    for no in sorted(range(len(seen.versions)), key=lambda no: (-counts[no], seen.versions[no].id)):
         best.setdefault(find(no), no)
-    return np.array([best[find(no)] for no in range(len(seen.ids))], dtype=np.int64)
+    return np.array([best[find(no)] for no in range(len(seen.versions))], dtype=np.int64)
 
 
 def _varying(seen: Seen, alternatives: NDArray[np.int64]) -> dict[str, list[tuple[int, int]]]:
     """Agents with several alternatives among the traces: (version that stands for it, traces), most traces first."""
     pairs = _pairs(seen.trace_key, alternatives[seen.version])
     found: defaultdict[str, list[tuple[int, int]]] = defaultdict(list)
-    for no, traces in enumerate(_counts(pairs[:, 1], len(seen.ids))):
+    for no, traces in enumerate(_counts(pairs[:, 1], len(seen.versions))):
         if traces:
-            found[seen.agents[no]].append((no, traces))
+            found[seen.versions[no].agent].append((no, traces))
     return {
-        agent: sorted(some, key=lambda item: (-item[1], seen.ids[item[0]]))
+        agent: sorted(some, key=lambda item: (-item[1], seen.versions[item[0]].id))
         for agent, some in sorted(found.items())
         if len(some) > 1
     }
@@ -210,7 +210,7 @@ def _varying(seen: Seen, alternatives: NDArray[np.int64]) -> dict[str, list[tupl
 
 def _mixed(seen: Seen, alternatives: NDArray[np.int64]) -> MixedVersions:
     listed = (
-        (agent, tuple((seen.ids[no], traces) for no, traces in some))
+        (agent, tuple((seen.versions[no].id, traces) for no, traces in some))
         for agent, some in _varying(seen, alternatives).items()
     )
     return MixedVersions(tuple(listed), seen.traces_read, seen.traces)
@@ -237,9 +237,9 @@ def _merged(sets: Counter[tuple[int, ...]], seen: Seen) -> dict[tuple[int, ...],
     """A label for each set of alternatives. Sets that share one and contradict each other nowhere are one harness."""
 
     def label(some: Mapping[str, int]) -> str:
-        return " + ".join(sorted(seen.ids[no] for no in some.values())) or ANY_VERSION
+        return " + ".join(sorted(seen.versions[no].id for no in some.values())) or ANY_VERSION
 
-    agents = {some: {seen.agents[no]: no for no in some} for some in sets}
+    agents = {some: {seen.versions[no].agent: no for no in some} for some in sets}
     if len(sets) > _MERGED_SETS:
         return {some: label(own) for some, own in agents.items()}
     harnesses: list[dict[str, int]] = []
@@ -277,33 +277,36 @@ def _described(snapshot: Snapshot, seen: Seen, alternatives: NDArray[np.int64], 
     at = np.searchsorted(facts["trace_key"], seen.trace_key)
     start, outcome, run = facts["start"][at], facts["outcome"][at], facts["run_id"][at]
     order = np.lexsort((seen.trace_key, start, seen.version))
-    edges = np.searchsorted(seen.version[order], np.arange(len(seen.ids) + 1))
+    edges = np.searchsorted(seen.version[order], np.arange(len(seen.versions) + 1))
     found: list[AgentVersion] = []
-    for no in range(len(seen.ids)):
+    for no in range(len(seen.versions)):
         rows = order[edges[no] : edges[no + 1]]
         if not len(rows):
             continue
-        configs = [seen.configs[config] for config in dict.fromkeys(cast("list[int]", seen.config[rows].tolist()))]
         known = start[rows][start[rows] < UNKNOWN_START]
         found.append(
             AgentVersion(
-                id=seen.ids[no],
-                agent=seen.agents[no],
-                alternative=seen.ids[int(alternatives[no])],
-                configuration=configs[0],
-                prompts=len({config.prompt for config in configs}),
+                version=seen.versions[no],
+                alternative=seen.versions[int(alternatives[no])].id,
+                prompts=len(set(cast("list[int]", seen.exact[rows].tolist()))),
                 traces=len(rows),
                 spans=int(seen.spans[rows].sum()),
                 passes=int(np.count_nonzero(outcome[rows] == "pass")),
                 fails=int(np.count_nonzero(outcome[rows] == "fail")),
                 run_ids=tuple(sorted(set(run[rows].tolist()) - {""})),
-                service_versions=tuple(sorted({config.service_version for config in configs} - {""})),
+                service_versions=tuple(
+                    sorted({seen.releases[no] for no in set(cast("list[int]", seen.release[rows].tolist()))} - {""})
+                ),
                 first_seen_unix_nano=int(known[0]) if len(known) else None,
                 last_seen_unix_nano=int(known[-1]) if len(known) else None,
                 trace_id=snapshot.trace_id(int(seen.trace_key[rows[0]])),
             )
         )
     most: Counter[str] = Counter()
-    for version in found:
-        most[version.agent] += version.traces
-    return tuple(sorted(found, key=lambda v: (-most[v.agent], v.agent, -v.traces, v.first_seen_unix_nano or 0, v.id)))
+    for item in found:
+        most[item.version.agent] += item.traces
+    return tuple(
+        sorted(
+            found, key=lambda v: (-most[v.version.agent], v.version.agent, -v.traces, v.first_seen_unix_nano or 0, v.id)
+        )
+    )

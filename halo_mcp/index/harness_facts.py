@@ -39,6 +39,7 @@ _VARYING: Final = re.compile(
 """Dates, times of day, UUIDs, ids such as C-10231, runs of 12 or more hex digits or 7 or more digits."""
 MASKED: Final = "dates, times, UUIDs, ids and long hex or digit runs masked, whitespace folded"
 """What ``masked`` does, for readers."""
+_ROLE: Final = re.compile(r'\s*\{\s*"role"\s*:\s*"(\w+)"')
 _DECODER: Final = json.JSONDecoder()
 
 
@@ -57,37 +58,57 @@ class Facts(NamedTuple):
     service_version: str = ""
 
 
+class Marks(NamedTuple):
+    """Facts as digests ("" for none): small enough to keep for every span, and all that an id needs."""
+
+    prompt: str = ""
+    tools: str = ""
+    tool_count: int = 0
+    parameters: str = ""
+    prompt_version: str = ""
+    service_version: str = ""
+    prompt_chars: int = 0
+    """Of the masked prompt."""
+
+    def completed(self, agent: Marks) -> Marks:
+        """These of an LLM span, and what it does not say from those of its agent's span."""
+        prompt, tools = self if self.prompt else agent, self if self.tools else agent
+        return Marks(
+            prompt.prompt,
+            tools.tools,
+            tools.tool_count,
+            self.parameters or agent.parameters,
+            self.prompt_version or agent.prompt_version,
+            self.service_version or agent.service_version,
+            prompt.prompt_chars,
+        )
+
+    def version(self, model: str) -> str:
+        """Eight hex digits: equal for an equal harness, in any dataset.
+
+        The hash of model, masked prompt, masked tool definitions, parameters and prompt version. ``service.version``
+        counts only where neither a prompt nor tools are recorded: a release need not change an agent.
+        """
+        release = "" if self.prompt or self.tools else self.service_version
+        return _digest((model, self.prompt, self.tools, self.parameters, self.prompt_version, release))[:_ID_DIGITS]
+
+
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """What one agent was given: the part of the harness that traces show."""
+    """What one agent was given in one trace: the part of the harness that traces show."""
 
-    model: str
     prompt: str
     """The system prompt as recorded (with the names of template variables in place of their values)."""
     tools: Mapping[str, str]
     """Name -> definition as JSON with sorted keys; "" where only the name is recorded. Sorted by name."""
     parameters: Mapping[str, str]
-    """Sampling parameters, as JSON texts, sorted by name."""
+    """Sampling parameters, as text, sorted by name."""
     prompt_version: str
     service_version: str
 
-    @property
-    def version(self) -> str:
-        """Eight hex digits; equal for equal configurations, in any dataset.
 
-        The hash of model, masked prompt, masked tool definitions, parameters and prompt version. ``service.version``
-        counts only where neither a prompt nor tools are recorded: a release need not change an agent.
-        """
-        told = self.prompt or self.tools
-        parts = [
-            self.model,
-            masked(self.prompt),
-            {name: masked(definition) for name, definition in self.tools.items()},
-            dict(self.parameters),
-            self.prompt_version,
-            "" if told else self.service_version,
-        ]
-        return hashlib.sha256(orjson.dumps(parts, option=orjson.OPT_SORT_KEYS)).hexdigest()[:_ID_DIGITS]
+def _digest(value: Json) -> str:
+    return hashlib.blake2b(orjson.dumps(value, option=orjson.OPT_SORT_KEYS), digest_size=16).hexdigest()
 
 
 def masked(text: str) -> str:
@@ -95,12 +116,34 @@ def masked(text: str) -> str:
 
     Names of users and places are not recognised: they stay.
     """
-    return "\n".join(line for line in map(_masked_line, text.splitlines()) if line)
+    return "\n".join(filter(None, map(_masked_line, text.splitlines())))
 
 
 @lru_cache(maxsize=4_096)  # prompts that differ in one line share the others
 def _masked_line(line: str) -> str:
     return _VARYING.sub("#", " ".join(line.split()))
+
+
+_AGENT_KEYS: Final = tuple(
+    f'"{key}'.encode()
+    for key in (
+        *semconv.SYSTEM_INSTRUCTIONS,
+        *semconv.PROMPT_TEMPLATE,
+        *semconv.PROMPT_VERSION,
+        *semconv.PROMPT_MESSAGES,
+        *semconv.FLAT_PREFIXES,
+        *semconv.TOOL_DEFINITIONS,
+        *semconv.FLAT_TOOL_DEFINITIONS,
+        *semconv.TOOL_LIST,
+        semconv.INVOCATION_PARAMETERS,
+        *semconv.REQUEST_PARAMETERS,
+    )
+)
+
+
+def may_tell(text: bytes) -> bool:
+    """Whether the JSON text of a span holds a key that is worth decoding an AGENT span for."""
+    return any(key in text for key in _AGENT_KEYS)
 
 
 def facts_of(record: Mapping[str, Json]) -> Facts:
@@ -119,27 +162,69 @@ def facts_of(record: Mapping[str, Json]) -> Facts:
     )
 
 
-def configuration(model: str, call: Facts, agent: Facts) -> Configuration:
+def marks_of(facts: Facts) -> Marks:
+    """The facts as digests."""
+    prompt = masked(_whole_prompt(facts))
+    tools, parameters = _tools_and_parameters(facts.tools, facts.tool_list, facts.parameters)
+    return Marks(
+        prompt=_text_digest(prompt),
+        tools=_tools_digest(facts.tools, facts.tool_list, facts.parameters) if tools else "",
+        tool_count=len(tools),
+        parameters=_digest(parameters) if parameters else "",
+        prompt_version=facts.prompt_version,
+        service_version=facts.service_version,
+        prompt_chars=len(prompt),
+    )
+
+
+def configuration(call: Facts, agent: Facts) -> Configuration:
     """From the facts of an LLM span; what it does not say is taken from its agent's span."""
-    parameters = _sampling_parameters(call.parameters or agent.parameters)
-    tools = _defined(parameters.pop("", ()), *(call.tools or agent.tools))
-    tools = tools or _defined(call.tool_list or agent.tool_list)
-    given = call if call.prompt or call.template else agent
-    prompt = _with_names(given.prompt, given.variables)
-    if given.template and given.template != prompt:
-        prompt = "\n".join(part for part in (prompt, given.template) if part)
+    of_call = _tools_and_parameters(call.tools, call.tool_list, call.parameters)
+    of_agent = _tools_and_parameters(agent.tools, agent.tool_list, agent.parameters)
     return Configuration(
-        model=model,
-        prompt=prompt,
-        tools=dict(sorted(tools.items())),
-        parameters=dict(sorted((name, as_text(value)) for name, value in parameters.items())),
+        prompt=_whole_prompt(call) or _whole_prompt(agent),
+        tools=of_call[0] or of_agent[0],
+        parameters=of_call[1] or of_agent[1],
         prompt_version=call.prompt_version or agent.prompt_version,
         service_version=call.service_version or agent.service_version,
     )
 
 
+def _whole_prompt(facts: Facts) -> str:
+    prompt = _with_names(facts.prompt, facts.variables)
+    if not facts.template or facts.template == prompt:
+        return prompt
+    return f"{prompt}\n{facts.template}" if prompt else facts.template
+
+
+def _text_digest(text: str) -> str:
+    return hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=16).hexdigest() if text else ""
+
+
+_Pairs = tuple[tuple[str, str], ...]
+
+
+@lru_cache(maxsize=1_024)  # nearly all spans of a dataset share a few of them
+def _tools_and_parameters(
+    definitions: tuple[str, ...], names: str, given: _Pairs
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Both by name, sorted."""
+    parameters = _sampling_parameters(given)
+    tools = _defined(parameters.pop("", ()), *definitions) or _defined(names)
+    return dict(sorted(tools.items())), {name: as_text(value) for name, value in sorted(parameters.items())}
+
+
+@lru_cache(maxsize=1_024)
+def _tools_digest(definitions: tuple[str, ...], names: str, given: _Pairs) -> str:
+    tools, _ = _tools_and_parameters(definitions, names, given)
+    return _digest({name: masked(definition) for name, definition in tools.items()})
+
+
 def _first(attributes: Mapping[str, Json], keys: tuple[str, ...]) -> str:
-    return next((as_text(attributes[key]) for key in keys if attributes.get(key) not in (None, "")), "")
+    for key in keys:
+        if (value := attributes.get(key)) not in (None, ""):
+            return as_text(value)
+    return ""
 
 
 # --- the prompt -------------------------------------------------------------------------------------------------------
@@ -151,6 +236,8 @@ def _system_prompt(attributes: Mapping[str, Json]) -> str:
         if (value := attributes.get(key)) not in (None, "", []):
             leading = _leading(value)
             if leading:
+                if len(leading) == 1 and isinstance(text := as_mapping(leading[0]).get("content"), str):
+                    return text
                 said = conversation({semconv.INPUT_MESSAGES[0]: leading}, "input")
                 return "\n".join(message.content for message in said.messages) if said else ""
     for prefix in semconv.FLAT_PREFIXES:
@@ -186,7 +273,7 @@ def _leading(value: Json) -> list[Json]:
 
 
 def _items(value: Json) -> Iterator[Json]:
-    """The members of a list of messages. A text is decoded one by one: a conversation is long, its beginning short."""
+    """The first members of a list of messages. A text is decoded one by one: conversations are long, prompts short."""
     if isinstance(value, dict):
         value = as_mapping(value).get("messages")
     if not isinstance(value, str):
@@ -195,6 +282,8 @@ def _items(value: Json) -> Iterator[Json]:
     opening = re.match(r'\s*(?:\{\s*"messages"\s*:\s*)?\[', value)
     position = opening.end() if opening else len(value)
     while position < len(value):
+        if (role := _ROLE.match(value, position)) and role[1] not in semconv.PROMPT_ROLES:
+            return
         try:
             item, position = _DECODER.raw_decode(value, position)
         except (ValueError, RecursionError):
@@ -235,6 +324,8 @@ def _tools(attributes: Mapping[str, Json]) -> tuple[str, ...]:
     for key in semconv.TOOL_DEFINITIONS:
         if attributes.get(key) not in (None, "", [], "[]"):
             return (as_text(attributes[key]),)
+    if not any(key.startswith(semconv.FLAT_TOOL_DEFINITIONS) for key in attributes):
+        return ()
     for prefix in semconv.FLAT_TOOL_DEFINITIONS:
         flat: dict[str, dict[str, Json]] = {}
         for key, value in attributes.items():
@@ -287,15 +378,9 @@ def _decoded(value: Json) -> Json:
 
 # --- parameters -------------------------------------------------------------------------------------------------------
 def _parameters(attributes: Mapping[str, Json]) -> tuple[tuple[str, str], ...]:
-    found = [("", as_text(attributes[key])) for key in (semconv.INVOCATION_PARAMETERS,) if attributes.get(key)]
-    return (
-        *found,
-        *(
-            (key.rpartition(".")[2], as_text(attributes[key]))
-            for key in semconv.REQUEST_PARAMETERS
-            if attributes.get(key) is not None
-        ),
-    )
+    given = [("", attributes.get(semconv.INVOCATION_PARAMETERS))]
+    given += [(key.rpartition(".")[2], attributes.get(key)) for key in semconv.REQUEST_PARAMETERS]
+    return tuple((name, as_text(value)) for name, value in given if value not in (None, "", {}))
 
 
 def _sampling_parameters(given: tuple[tuple[str, str], ...]) -> dict[str, Json]:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from halo_mcp.index.harness_facts import Configuration, Facts, configuration, facts_of
+from halo_mcp.index.harness_facts import Configuration, Facts, Marks, configuration, facts_of, marks_of, may_tell
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
     from halo_mcp.index.places import Places
+    from halo_mcp.index.reading import Sources
     from halo_mcp.index.snapshot import Snapshot
     from halo_mcp.index.work import Work
 
@@ -23,9 +24,40 @@ BYTES_LIMIT: Final = 1_000_000_000
 """What one answer may read; beyond it a sample of the traces is read."""
 _SEED: Final = 7
 _CHUNK: Final = 256
+_CHUNKS_AHEAD: Final = 3
+_FACTS_KEPT: Final = 1_000
 _NO_AGENT: Final = "(no agent)"
+_NO_MARKS: Final = Marks()
 UNKNOWN_START: Final = 2**63 - 1
 """Stands for an unknown time: it comes last."""
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """One configuration of one agent."""
+
+    agent: str
+    model: str
+    mark: str
+    marks: Marks
+    trace_key: int
+    """The trace in which it was seen first in the dataset (or its sample)."""
+    places: Places
+    """There: of the LLM span, and of the agent's span if one was read."""
+
+    @property
+    def id(self) -> str:
+        return f"{self.agent}@{self.mark}"
+
+
+def read_configuration(snapshot: Snapshot, version: Version) -> Configuration:
+    """What a version is, as recorded in the trace where it was seen first. Raises: SourceChanged, SourceUnreadable."""
+    from halo_mcp.index.reading import Sources
+
+    sources, trace_id = Sources(snapshot.manifest.sources), snapshot.trace_id(version.trace_key)
+    stands = zip(version.places.source_no.tolist(), sources.texts(version.places), strict=True)
+    call, *agent = [facts_of(sources.record(no, text, trace_id)) for no, text in stands]
+    return configuration(call, agent[0] if agent else Facts())
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,14 +66,15 @@ class Seen:
 
     trace_key: NDArray[np.int64]
     version: NDArray[np.int64]
-    """Position in ``ids``."""
+    """Position in ``versions``."""
     spans: NDArray[np.int64]
-    config: NDArray[np.int64]
-    """Position in ``configs``."""
-    ids: tuple[str, ...]
-    agents: tuple[str, ...]
-    """Of each version."""
-    configs: tuple[Configuration, ...]
+    exact: NDArray[np.int64]
+    """Hash of the prompt before masking."""
+    release: NDArray[np.int64]
+    """Position in ``releases``."""
+    versions: tuple[Version, ...]
+    releases: tuple[str, ...]
+    """Service versions; "" for none."""
     traces: int
     """With LLM spans, read or not."""
     spans_read: int
@@ -64,16 +97,14 @@ def read_seen(snapshot: Snapshot, selected: str, values: list[Any], work: Work) 
             return everything
         keys = snapshot.arrays(f"SELECT trace_key FROM traces WHERE {selected}", values, work)["trace_key"]
         chosen = np.isin(everything.trace_key, keys)
-        return Seen(
-            everything.trace_key[chosen],
-            everything.version[chosen],
-            everything.spans[chosen],
-            everything.config[chosen],
-            everything.ids,
-            everything.agents,
-            everything.configs,
+        return replace(
+            everything,
+            trace_key=everything.trace_key[chosen],
+            version=everything.version[chosen],
+            spans=everything.spans[chosen],
+            exact=everything.exact[chosen],
+            release=everything.release[chosen],
             traces=len(np.unique(everything.trace_key[chosen])),
-            spans_read=everything.spans_read,
         )
     question = f"harness {selected} {values}"
     return snapshot.remembered(question, lambda: _read(snapshot, _firsts(snapshot, selected, values, work), work))
@@ -96,7 +127,9 @@ class _Firsts:
 
     @property
     def within_limits(self) -> bool:
-        return len(self.trace_key) <= SPANS_LIMIT and int(self.places.length.sum()) <= BYTES_LIMIT
+        import numpy as np
+
+        return bool(np.count_nonzero(~self.is_agent) <= SPANS_LIMIT and self.places.length.sum() <= BYTES_LIMIT)
 
     def where(self, rows: NDArray[np.bool_]) -> _Firsts:
         return _Firsts(
@@ -174,42 +207,41 @@ def _read(snapshot: Snapshot, firsts: _Firsts, work: Work) -> Seen:
     all_traces = len(np.unique(firsts.trace_key))
     if not firsts.within_limits:
         firsts = _sampled(firsts)
-    known = _facts(snapshot, firsts, work)
-    of_agent = {
-        pair: fact
-        for pair, fact, is_agent in zip(
-            zip(firsts.trace_key.tolist(), firsts.agent.tolist(), strict=True),
-            known,
-            firsts.is_agent.tolist(),
-            strict=True,
-        )
-        if is_agent
+    marks, exact = _marks(snapshot, firsts, work)
+    agent_row = {
+        (int(firsts.trace_key[no]), int(firsts.agent[no])): no for no in np.flatnonzero(firsts.is_agent).tolist()
     }
-    calls = ~firsts.is_agent
-    versions: dict[tuple[int, str], int] = {}
-    configs: dict[tuple[int, int, Facts, Facts], tuple[int, int]] = {}
-    texts: list[Configuration] = []
-    rows: list[tuple[int, int]] = []
-    nothing = Facts()
-    for no in np.flatnonzero(calls).tolist():
+    versions: dict[tuple[int, int, str], int] = {}
+    known: dict[tuple[int, int, Marks, Marks], tuple[int, int]] = {}
+    listed: list[Version] = []
+    releases: dict[str, int] = {}
+    calls = np.flatnonzero(~firsts.is_agent)
+    table = np.zeros((len(firsts.trace_key), 2), np.int64)
+    for no in calls[np.lexsort((calls, firsts.start[calls]))].tolist():
         key, agent, model = int(firsts.trace_key[no]), int(firsts.agent[no]), int(firsts.model[no])
-        facts = (agent, model, known[no], of_agent.get((key, agent), nothing))
-        if facts not in configs:
-            config = configuration(firsts.models[model], facts[2], facts[3])
-            version = versions.setdefault((agent, config.version), len(versions))
-            configs[facts] = (version, len(texts))
-            texts.append(config)
-        rows.append(configs[facts])
-    table = np.array(rows, dtype=np.int64).reshape(-1, 2)
-    names = [firsts.agents[agent] or _NO_AGENT for agent, _ in versions]
+        beside = agent_row.get((key, agent))
+        call: Marks = marks[no]
+        facts = (agent, model, call, _NO_MARKS if beside is None else marks[beside])
+        if facts not in known:
+            both = call.completed(facts[3])
+            mark = both.version(firsts.models[model])
+            number = versions.setdefault((agent, model, mark), len(listed))
+            if number == len(listed):
+                places = firsts.places.where(np.array([no] if beside is None else [no, beside]))
+                name = firsts.agents[agent] or _NO_AGENT
+                listed.append(Version(name, firsts.models[model], mark, both, key, places))
+            known[facts] = (number, releases.setdefault(both.service_version, len(releases)))
+        table[no] = known[facts]
+        if beside is not None and not call.prompt:
+            exact[no] = exact[beside]
     return Seen(
         trace_key=firsts.trace_key[calls],
-        version=table[:, 0],
+        version=table[calls, 0],
         spans=firsts.spans[calls],
-        config=table[:, 1],
-        ids=tuple(f"{name}@{mark}" for name, (_, mark) in zip(names, versions, strict=True)),
-        agents=tuple(names),
-        configs=tuple(texts),
+        exact=exact[calls],
+        release=table[calls, 1],
+        versions=tuple(listed),
+        releases=tuple(releases),
         traces=all_traces,
         spans_read=len(firsts.trace_key),
     )
@@ -219,7 +251,7 @@ def _sampled(firsts: _Firsts) -> _Firsts:
     """As many traces as the limits allow: one at random out of each of so many equal stretches of time."""
     import numpy as np
 
-    share = min(SPANS_LIMIT / len(firsts.trace_key), BYTES_LIMIT / max(1, int(firsts.places.length.sum())))
+    share = min(SPANS_LIMIT / np.count_nonzero(~firsts.is_agent), BYTES_LIMIT / max(1, int(firsts.places.length.sum())))
     keys, position = np.unique(firsts.trace_key, return_index=True)
     by_time = keys[np.lexsort((keys, firsts.start[position]))]
     edges = np.linspace(0, len(keys), max(1, int(share * len(keys))) + 1).astype(np.int64)
@@ -227,34 +259,54 @@ def _sampled(firsts: _Firsts) -> _Firsts:
     return firsts.where(np.isin(firsts.trace_key, by_time[chosen]))
 
 
-def _facts(snapshot: Snapshot, firsts: _Firsts, work: Work) -> list[Facts]:
-    """The facts of each span; equal ones are one object."""
+def _marks(snapshot: Snapshot, firsts: _Firsts, work: Work) -> tuple[list[Marks], NDArray[np.int64]]:
+    """The marks of each span (equal ones are one object), and a hash of its prompt before masking."""
     import numpy as np
 
     from halo_mcp.index.reading import Sources
 
     sources = Sources(snapshot.manifest.sources)
-    known: dict[Facts, Facts] = {}
+    known: dict[Marks, Marks] = {}
+    recent: dict[Facts, Marks] = {}
     order = np.lexsort((firsts.places.offset, firsts.places.source_no))
-    places, keys = firsts.places.where(order), firsts.trace_key[order]
-    chunks = [slice(start, start + _CHUNK) for start in range(0, len(order), _CHUNK)]
+    places, keys, is_agent = firsts.places.where(order), firsts.trace_key[order], firsts.is_agent[order]
+    result: list[Marks] = [_NO_MARKS] * len(order)
+    exact = np.zeros(len(order), np.int64)
+    for start, texts in _texts(sources, places, work):
+        part = slice(start, start + len(texts))
+        rows = zip(order[part].tolist(), places.source_no[part].tolist(), keys[part].tolist(), texts, strict=True)
+        for (row, source_no, key, text), agent in zip(rows, is_agent[part].tolist(), strict=True):
+            if agent and not may_tell(text):
+                continue
+            facts = facts_of(sources.record(source_no, text, snapshot.trace_id(key)))
+            marks = recent.get(facts)
+            if marks is None:
+                marks = marks_of(facts)
+                marks = known.setdefault(marks, marks)
+                if len(recent) >= _FACTS_KEPT:  # some prompts never repeat
+                    recent.clear()
+                recent[facts] = marks
+            result[row], exact[row] = marks, hash(facts.prompt)
+        work.report(start, len(order), "reading prompts")
+    return result, exact
 
-    def read(chunk: slice) -> list[Facts]:
-        work.check()
-        part = places.where(chunk)
-        stands = zip(part.source_no.tolist(), keys[chunk].tolist(), sources.texts(part), strict=True)
-        found = (facts_of(sources.record(no, text, snapshot.trace_id(key))) for no, key, text in stands)
-        return [known.setdefault(fact, fact) for fact in found]
 
-    result: list[Facts] = [Facts()] * len(order)
-    with ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="halo-mcp-harness") as pool:
-        pending = [pool.submit(read, chunk) for chunk in chunks]
+def _texts(sources: Sources, places: Places, work: Work) -> Iterator[tuple[int, list[bytes]]]:
+    """Position and bytes of one chunk of places after the other; the next ones are read while one is decoded."""
+
+    def read(start: int) -> list[bytes]:
+        return list(sources.texts(places.where(slice(start, start + _CHUNK))))
+
+    starts = range(0, len(places), _CHUNK)
+    with ThreadPoolExecutor(1, thread_name_prefix="halo-mcp-harness") as pool:
+        ahead = deque(pool.submit(read, start) for start in starts[:_CHUNKS_AHEAD])
         try:
-            for done, (chunk, future) in enumerate(zip(chunks, pending, strict=True)):
-                for no, fact in zip(order[chunk].tolist(), future.result(), strict=True):
-                    result[no] = fact
-                work.report(done, len(chunks), "reading prompts")
+            for no, start in enumerate(starts):
+                work.check()
+                texts = ahead.popleft().result()
+                if no + _CHUNKS_AHEAD < len(starts):
+                    ahead.append(pool.submit(read, starts[no + _CHUNKS_AHEAD]))
+                yield start, texts
         finally:
-            for future in pending:
+            for future in ahead:
                 future.cancel()
-    return result

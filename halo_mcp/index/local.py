@@ -19,6 +19,9 @@ from halo_mcp.index.build import update_index
 from halo_mcp.index.filters import DURATION_MS, TOKENS, AttributeFilter, TraceFilters, attribute_holds, where
 from halo_mcp.index.formats.canonical import parse_record
 from halo_mcp.index.formats.sniff import why_not_traces
+from halo_mcp.index.harness import HarnessVersions, read_versions
+from halo_mcp.index.harness_facts import Configuration
+from halo_mcp.index.harness_reading import Version, read_configuration
 from halo_mcp.index.ids import normalize_id
 from halo_mcp.index.overview import read_overview
 from halo_mcp.index.patterns import Pattern, compile_pattern, pattern_matches_span
@@ -177,6 +180,16 @@ class LocalStore:
             f"overview {filters.model_dump_json()}",
             lambda: read_overview(snapshot, *self._selection(snapshot, filters, work), work),
         )
+
+    def harness_versions(self, filters: TraceFilters, work: Work) -> HarnessVersions:
+        snapshot = self._current
+        return snapshot.remembered(
+            f"harness versions {filters.model_dump_json()}",
+            lambda: read_versions(snapshot, *self._selection(snapshot, filters, work), work),
+        )
+
+    def harness_configuration(self, version: Version) -> Configuration:
+        return read_configuration(self._current, version)
 
     # --- traces ------------------------------------------------------------------------------------------------
     def _selection(self, snapshot: Snapshot, filters: TraceFilters, work: Work) -> tuple[str, list[Any]]:

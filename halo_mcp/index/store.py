@@ -16,6 +16,9 @@ from halo_mcp.index.span import Span
 from halo_mcp.index.work import Work
 
 if TYPE_CHECKING:
+    from halo_mcp.index.harness import HarnessVersions
+    from halo_mcp.index.harness_facts import Configuration
+    from halo_mcp.index.harness_reading import Version
     from halo_mcp.index.patterns import Pattern
     from halo_mcp.index.segments import IngestReport
 
@@ -287,6 +290,14 @@ class SpanStore(Protocol):
 
     def overview(self, filters: TraceFilters, work: Work) -> Overview:
         """Population facts about the matching traces."""
+        ...
+
+    def harness_versions(self, filters: TraceFilters, work: Work) -> HarnessVersions:
+        """Which prompts, tools, models and parameters the matching traces ran under."""
+        ...
+
+    def harness_configuration(self, version: Version) -> Configuration:
+        """What one harness version is, in full."""
         ...
 
     def traces(

@@ -11,6 +11,8 @@ DEFAULT_CHARS: Final = 20_000
 MAX_CHARS: Final = 150_000
 """HALO's response budget; reached only when a caller asks for it."""
 OVERVIEW_CHARS: Final = 6_000
+VERSIONS_CHARS: Final = 6_000
+COST_CHARS: Final = 6_000
 VIEW_ATTRIBUTE_CHARS: Final = 4_096
 """Per attribute where a whole trace is shown (HALO's number)."""
 SPAN_ATTRIBUTE_CHARS: Final = 16_384

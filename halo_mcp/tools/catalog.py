@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from halo_mcp.tools.calls import ToolFunction
+from halo_mcp.tools.harness import list_harness_versions
 from halo_mcp.tools.overview import get_dataset_overview, list_datasets
 from halo_mcp.tools.query import count_traces, query_traces
 from halo_mcp.tools.search import search_trace
@@ -32,6 +33,9 @@ CATALOG: Final = (
     Published(view_trace, "Read a trace", "read trace spans tree messages tool calls", large=True),
     Published(view_spans, "Read spans", "read long span attributes prompts outputs", large=True),
     Published(search_trace, "Search a trace", "regex grep inside one trace"),
+    Published(
+        list_harness_versions, "Harness versions", "prompt versions, system prompt diff, tools model parameters changed"
+    ),
     Published(list_datasets, "List datasets", "loaded trace files, open file, ingest problems"),
 )
 """In the order in which clients list them."""
