@@ -284,6 +284,7 @@ def _described(snapshot: Snapshot, seen: Seen, alternatives: NDArray[np.int64], 
         if not len(rows):
             continue
         known = start[rows][start[rows] < UNKNOWN_START]
+        releases = {seen.releases[no] for no in set(cast("list[int]", seen.release[rows].tolist()))}
         found.append(
             AgentVersion(
                 version=seen.versions[no],
@@ -294,9 +295,7 @@ def _described(snapshot: Snapshot, seen: Seen, alternatives: NDArray[np.int64], 
                 passes=int(np.count_nonzero(outcome[rows] == "pass")),
                 fails=int(np.count_nonzero(outcome[rows] == "fail")),
                 run_ids=tuple(sorted(set(run[rows].tolist()) - {""})),
-                service_versions=tuple(
-                    sorted({seen.releases[no] for no in set(cast("list[int]", seen.release[rows].tolist()))} - {""})
-                ),
+                service_versions=tuple(sorted(releases - {""})),
                 first_seen_unix_nano=int(known[0]) if len(known) else None,
                 last_seen_unix_nano=int(known[-1]) if len(known) else None,
                 trace_id=snapshot.trace_id(int(seen.trace_key[rows[0]])),

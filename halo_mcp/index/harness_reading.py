@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from halo_mcp.index.harness_facts import Configuration, Facts, Marks, configuration, facts_of, marks_of, may_tell
 
@@ -217,7 +217,8 @@ def _read(snapshot: Snapshot, firsts: _Firsts, work: Work) -> Seen:
     releases: dict[str, int] = {}
     calls = np.flatnonzero(~firsts.is_agent)
     table = np.zeros((len(firsts.trace_key), 2), np.int64)
-    for no in calls[np.lexsort((calls, firsts.start[calls]))].tolist():
+    by_time = np.lexsort((calls, firsts.start[calls]))
+    for no in cast("list[int]", calls[by_time].tolist()):
         key, agent, model = int(firsts.trace_key[no]), int(firsts.agent[no]), int(firsts.model[no])
         beside = agent_row.get((key, agent))
         call: Marks = marks[no]

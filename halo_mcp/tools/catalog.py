@@ -33,9 +33,7 @@ CATALOG: Final = (
     Published(view_trace, "Read a trace", "read trace spans tree messages tool calls", large=True),
     Published(view_spans, "Read spans", "read long span attributes prompts outputs", large=True),
     Published(search_trace, "Search a trace", "regex grep inside one trace"),
-    Published(
-        list_harness_versions, "Harness versions", "prompt versions, system prompt diff, tools model parameters changed"
-    ),
+    Published(list_harness_versions, "Harness versions", "prompt versions, system prompt diff, tools model parameters"),
     Published(list_datasets, "List datasets", "loaded trace files, open file, ingest problems"),
 )
 """In the order in which clients list them."""

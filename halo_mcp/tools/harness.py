@@ -1,4 +1,4 @@
-"""list_harness_versions: under which prompts, tools, models and parameters the traces ran, and how two versions differ."""
+"""list_harness_versions: which prompts, tools, models and parameters the traces ran under, and how two differ."""
 
 from __future__ import annotations
 
@@ -21,6 +21,10 @@ _LINE_CHARS: Final = 300
 _TOOL_CHARS: Final = 900
 _SENTENCE_LINE: Final = 120
 """Longer lines of a prompt are compared sentence by sentence."""
+_COLUMNS: Final = (
+    "id | model | traces | LLM spans | fail of known outcomes | prompt chars, tools | service versions; runs | "
+    "first - last trace"
+)
 _SENTENCE_END: Final = re.compile(r"(?<=[.!?]) +")
 
 
@@ -29,10 +33,10 @@ def list_harness_versions(
     filters: Filters = ALL_TRACES,
     diff: Annotated[list[str], Field(max_length=2, description="two version ids: how they differ")] = [],  # noqa: B006
 ) -> Answer:
-    """List the harness versions that traces ran under: per agent its system prompt, tools, model and parameters (hashed), \
-with traces, fail rate, runs and times; `diff` shows what changed between two.
+    """List the harness versions that traces ran under: per agent its hashed system prompt, tools, model, parameters.
 
-    Call it before comparing traces: numbers over mixed versions mislead. Reads prompts: about 1 s per 30,000 traces.
+    With traces, fail rate, runs and times; `diff` shows what changed between two. Call it before comparing traces:
+    numbers over mixed versions mislead. Reads prompts: about 1 s per 30,000 traces, once.
     Next: filter by run_ids or time to compare versions.
     """
     found = call.store.harness_versions(filters, call.work)
@@ -63,7 +67,7 @@ def _head(call: Call, found: HarnessVersions) -> Iterator[str]:
         f"agent's first LLM span per trace and model ({MASKED})."
     )
     if found.versions:
-        yield "id | model | traces | LLM spans | fail of known outcomes | prompt chars, tools | service versions; runs | first - last trace"
+        yield _COLUMNS
 
 
 def _line(item: AgentVersion) -> str:
@@ -97,7 +101,7 @@ def _mixed_line(found: HarnessVersions) -> str:
     if not found.mixed:
         return "One harness: no agent has versions that never share a trace."
     labels = names((f"{preview(label, 120)} {number(count)}" for label, count in found.labels), 4)
-    return f"Mixed: {preview(found.mixed.warning, 300)}. Harnesses (traces): {labels}"
+    return f"This set {preview(found.mixed.warning, 300)}. Harnesses (traces): {labels}"
 
 
 def _varying_line(found: HarnessVersions) -> str:
