@@ -12,6 +12,7 @@ import numpy as np
 
 from halo_mcp.index import columns, tree
 from halo_mcp.index.duck import connect, failing_as_index, fetch_arrays, quoted, watched
+from halo_mcp.index.failure_rules import DEFAULT_RULES, LOOP_CALLS, OF_ITS_OWN, mask
 from halo_mcp.index.ingest import Ingest, Ingested
 from halo_mcp.index.places import Places
 from halo_mcp.index.segments import (
@@ -211,7 +212,7 @@ class SegmentBuilder:
     def _write_tree(self, places: Places) -> int:
         spans = fetch_arrays(
             self._db.execute(
-                "SELECT o.rowid AS row, n.trace_no, o.status_code = 'ERROR' AS error, "
+                "SELECT o.rowid AS row, n.trace_no, o.status_code = 'ERROR' AS error, o.soft_rules AS soft, "
                 "coalesce(a.number, 0) AS agent, coalesce(s.number, 0) AS service "
                 "FROM seg.own AS o JOIN numbered AS n USING (trace_id) "
                 "LEFT JOIN agent_names AS a ON o.own_agent_name = a.name "
@@ -220,25 +221,47 @@ class SegmentBuilder:
         )
         row, trace_no = (spans[name].astype(np.int64) for name in ("row", "trace_no"))
         parents = self._parents(row)
+        agents = _agents(spans["agent"], spans["service"], trace_no, parents)
         linked = {
             "row": row.astype(np.int32),
             "trace_no": trace_no.astype(np.int32),
             "source_no": places.source_no[row],
             "byte_offset": places.offset[row],
             "byte_length": places.length[row].astype(np.int32),
-            "agent": _agents(spans["agent"], spans["service"], trace_no, parents),
+            "agent": agents,
             "has_parent": parents < len(row),
             "is_original_error": tree.original_errors(parents, spans["error"]),
+            "is_soft_error": _soft_errors(spans["error"], spans["soft"], parents),
+            "in_loop": self._in_loop(row, trace_no, agents),
         }
         self._db.register("linked", linked)
         # Looking the names up in a list, unlike a join, keeps the order of the rows without a sort.
         self._db.execute("SET VARIABLE agents = (SELECT list(name ORDER BY number) FROM agent_names)")
         self._db.execute(
             "CREATE TABLE seg.tree AS SELECT row, trace_no, source_no, byte_offset, byte_length, "
-            "(getvariable('agents')::VARCHAR[])[agent] AS agent_name, has_parent, is_original_error FROM linked"
+            "(getvariable('agents')::VARCHAR[])[agent] AS agent_name, has_parent, is_original_error, is_soft_error, in_loop FROM linked"
         )
         self._db.unregister("linked")
         return len(row)
+
+    def _in_loop(
+        self, row: NDArray[np.int64], trace_no: NDArray[np.int64], agents: NDArray[np.int32]
+    ) -> NDArray[np.bool_]:
+        """Which spans are calls of a tool that one agent of a trace made several times in a row."""
+        calls = fetch_arrays(
+            self._db.execute(
+                # A call without recorded arguments is equal to no other.
+                "SELECT rowid AS row, (hash(tool_name, coalesce(input_hash, rowid)) >> 1)::BIGINT AS call, "
+                f"coalesce(start_time_unix_nano, {np.iinfo(np.int64).max}) AS start "
+                "FROM seg.own WHERE observation_kind = 'TOOL' AND span_id <> '' AND trace_id <> ''"
+            )
+        )
+        at = np.searchsorted(row, calls["row"].astype(np.int64))
+        group = trace_no[at] << 32 | agents[at]
+        order = np.lexsort((at, calls["start"], group))
+        found = np.zeros(len(row), dtype=np.bool_)
+        found[at[order]] = tree.loops(group[order], calls["call"][order], LOOP_CALLS)
+        return found
 
     def _parents(self, row: NDArray[np.int64]) -> NDArray[np.int64]:
         """The position (in ``row``) of each span's parent; ``len(row)`` for none."""
@@ -251,6 +274,13 @@ class SegmentBuilder:
         )
         child, parent = (np.searchsorted(row, pairs[name].astype(np.int64)) for name in ("child", "parent"))
         return tree.parent_rows(len(row), child, parent)
+
+
+def _soft_errors(error: NDArray[np.bool_], rules: NDArray[np.int32], parents: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which spans failed softly by themselves: an agent whose tool failed only repeats that."""
+    usual = rules & mask(DEFAULT_RULES) != 0
+    first = tree.original_errors(parents, error | usual)
+    return (rules != 0) & (first | ~usual | (rules & OF_ITS_OWN != 0))
 
 
 def _agents(

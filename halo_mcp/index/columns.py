@@ -13,9 +13,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from halo_mcp.index import semconv
+from halo_mcp.index import failure_columns, semconv
+from halo_mcp.index.failure_rules import DEFAULT_RULES, LOOP_CALLS, LOOP_RULE, STATUS_RULE, first_rule, mask, quoted
 
-INDEX_VERSION: Final = 3
+INDEX_VERSION: Final = 4
 """Bump when a column, a derivation or the layout of a segment changes: older indexes are then rebuilt."""
 
 MESSAGE_CHARS: Final = 500
@@ -144,7 +145,7 @@ def _exception(member: str, keys: Iterable[str]) -> str:
     return f"coalesce(nullif(exception.attributes.\"exception.{member}\", ''), {_first(keys)})"
 
 
-OWN_COLUMNS: Final[tuple[Column, ...]] = (
+_SAID_COLUMNS: Final[tuple[Column, ...]] = (
     Column("trace_id", "VARCHAR", "Trace id; hex is lower-cased, base64 of 16 bytes becomes hex.", _identifier("trace_id")),
     Column("span_id", "VARCHAR", "Span id, normalised as trace_id.", _identifier("span_id"), repeats=False),
     Column("parent_span_id", "VARCHAR", "Id of the parent span; NULL for a root.", f"nullif({_identifier('parent_span_id')}, '')", repeats=False),
@@ -170,8 +171,28 @@ OWN_COLUMNS: Final[tuple[Column, ...]] = (
     Column("outcome", "VARCHAR", "pass or fail as the span says; NULL when it does not say.", _mapped(_first(semconv.OUTCOME), semconv.OUTCOME_VALUES)),
     Column("exception_type", "VARCHAR", "Type of the first exception event, else of the exception attributes.", _exception("type", semconv.EXCEPTION_TYPE)),
     Column("exception_message", "VARCHAR", f"Its message, at most {MESSAGE_CHARS} characters.", f"left({_exception('message', semconv.EXCEPTION_MESSAGE)}, {MESSAGE_CHARS})"),
-    Column("output_excerpt", "VARCHAR", f"First {MESSAGE_CHARS} characters of the output; only on spans with status ERROR.", f"CASE WHEN status_code = 'ERROR' THEN left({_first(semconv.OUTPUT_VALUE)}, {MESSAGE_CHARS}) END"),
 )  # fmt: skip
+
+_HARD_TEXT: Final = (
+    "CASE WHEN exception_type IS NOT NULL OR exception_message IS NOT NULL "
+    "THEN concat_ws(': ', exception_type, coalesce(exception_message, status_message)) "
+    f"ELSE coalesce(nullif(concat_ws(' | ', status_message, CASE WHEN observation_kind = 'TOOL' "
+    f"AND strlen(output) <= {failure_columns.BRIEF_BYTES} THEN output END), ''), "
+    "CASE WHEN observation_kind = 'TOOL' THEN left(output, 200) END) END"
+)
+"""What failed in a span with status ERROR: the exception, else the status message with a short output behind it."""
+
+_FAILURE_COLUMNS: Final[tuple[Column, ...]] = (
+    Column("input_hash", "UBIGINT", "Equal for equal arguments of a tool; only on TOOL spans with arguments.", "CASE WHEN observation_kind = 'TOOL' THEN hash(input) END", repeats=False),
+    Column("output_hash", "UBIGINT", "Equal for equal outputs of a tool; only on TOOL spans with an output.", "CASE WHEN observation_kind = 'TOOL' THEN hash(output) END", repeats=False),
+    Column("output_chars", "INTEGER", "Length of the output (of an LLM span: of its answer) as recorded; NULL when it is not.", "length(coalesce(output, flat_answer, messages))::INTEGER", "characters"),
+    Column("finish_reason", "VARCHAR", "Why a model stopped, lower-cased: stop, length, tool_calls, ...", "finish_reason"),
+    Column("soft_rules", "INTEGER", "Which soft-error rules hold, one bit each; 0 on spans with status ERROR.", "soft_rules"),
+    Column("failure_text", "VARCHAR", f"What failed: exception, status message with a tool's output, or the telling part of an output; at most {failure_columns.TEXT_CHARS} characters.", "failure_text"),
+    Column("failure_key", "VARCHAR", "Failure mode that the span would be of; also on spans that only repeat a failure below.", "failure_mode"),
+)  # fmt: skip
+
+OWN_COLUMNS: Final = (*_SAID_COLUMNS, *_FAILURE_COLUMNS)
 """What a span says about itself."""
 
 TREE_COLUMNS: Final[tuple[Column, ...]] = (
@@ -183,6 +204,8 @@ TREE_COLUMNS: Final[tuple[Column, ...]] = (
     Column("agent_name", "VARCHAR", "Own agent name, else the nearest ancestor's, else (in traces that name none) the service name."),
     Column("has_parent", "BOOLEAN", "The parent span is in the dataset."),
     Column("is_original_error", "BOOLEAN", "Status ERROR and no descendant with status ERROR: a failure, not its propagation."),
+    Column("is_soft_error", "BOOLEAN", "Some soft-error rule holds, and it is not the echo of a span below that failed."),
+    Column("in_loop", "BOOLEAN", f"The tool was called with the same arguments {LOOP_CALLS} times or more in a row by one agent; this is one of the calls."),
 )  # fmt: skip
 """What only the whole trace knows about a span, and where its text is."""
 
@@ -243,12 +266,45 @@ FACET_COLUMNS: Final[tuple[Column, ...]] = (
 )  # fmt: skip
 """Spans counted by what overviews count them by: far fewer rows than spans. To be grouped by all that is no aggregate."""
 
-ERROR_TEXT: Final = (
-    "CASE WHEN exception_type IS NOT NULL OR exception_message IS NOT NULL "
-    "THEN concat_ws(': ', exception_type, coalesce(exception_message, status_message)) "
-    "ELSE nullif(concat_ws(' | ', status_message, CASE WHEN observation_kind = 'TOOL' THEN output_excerpt END), '') END"
-)
-"""The best available words for what failed: exception, else status message with the tool's output behind it."""
+
+@dataclass(frozen=True, slots=True)
+class FailureColumns:
+    """What the view ``spans`` adds when these rules count: SQL over own and tree."""
+
+    rules: tuple[str, ...] = DEFAULT_RULES
+
+    @property
+    def mode(self) -> str:
+        """The failure mode that begins at a span; NULL where none does."""
+        loop = failure_columns.LOOP_MODE if LOOP_RULE in self.rules else "NULL"
+        return (
+            f"CASE WHEN is_original_error OR (is_soft_error AND soft_rules & {mask(self.rules)} <> 0) THEN failure_key "
+            f"WHEN in_loop THEN {loop} END"
+        )
+
+    @property
+    def rule(self) -> str:
+        """The rule by which it counts; NULL where none does."""
+        loop = quoted(LOOP_RULE) if LOOP_RULE in self.rules else "NULL"
+        bits = f"(soft_rules & {mask(self.rules)})"
+        return (
+            f"CASE WHEN is_original_error THEN {quoted(STATUS_RULE)} "
+            f"WHEN is_soft_error AND {bits} <> 0 THEN {first_rule(bits)} WHEN in_loop THEN {loop} END"
+        )
+
+    @property
+    def select(self) -> str:
+        """Both, for a SELECT list."""
+        return f"{self.mode} AS failure_mode, {self.rule} AS failure_rule"
+
+
+DEFAULT_FAILURES: Final = FailureColumns()
+
+VIEW_COLUMNS: Final[tuple[Column, ...]] = (
+    Column("failure_mode", "VARCHAR", "Failure mode that begins at this span, an id of list_failure_modes; NULL where none does.", DEFAULT_FAILURES.mode),
+    Column("failure_rule", "VARCHAR", "Why it counts as failed: status_error, or the name of a soft-error rule.", DEFAULT_FAILURES.rule),
+)  # fmt: skip
+"""What the view ``spans`` has beside own and tree."""
 
 
 def table(columns: Iterable[Column]) -> str:
@@ -284,7 +340,10 @@ def own_select(rows: str) -> str:
     """The query that turns raw rows (a FROM item with ``reader_columns``) into OWN_COLUMNS, order kept."""
     events = f'CASE WHEN len(events) > 0 THEN events ELSE attributes."{semconv.EVENTS_ATTRIBUTE}" END'
     exception = f"list_filter({events}, lambda e: e.name = {_text(semconv.EXCEPTION_EVENT)})[1]"
-    return f"SELECT {derived(OWN_COLUMNS)} FROM (SELECT *, attributes AS a, {exception} AS exception FROM {rows})"
+    raw = f"SELECT *, attributes AS a, {exception} AS exception FROM {rows}"
+    said = f"SELECT {derived(_SAID_COLUMNS)}, {failure_columns.inputs()} FROM ({raw})"
+    names = ", ".join(column.name for column in _SAID_COLUMNS)
+    return f"SELECT {names}, {derived(_FAILURE_COLUMNS)} FROM ({failure_columns.stages(said, _HARD_TEXT)})"
 
 
 def derived(columns: Iterable[Column]) -> str:

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from halo_mcp.errors import IndexFailure, NotTraces, SourceUnreadable, UnknownSpan, UnknownTrace
-from halo_mcp.index import columns
 from halo_mcp.index.build import update_index
 from halo_mcp.index.filters import DURATION_MS, TOKENS, AttributeFilter, TraceFilters, attribute_holds, where
 from halo_mcp.index.formats.canonical import parse_record
@@ -268,7 +267,7 @@ class LocalStore:
     def spans(self, trace_id: str) -> list[SpanRow]:
         snapshot = self._current
         rows = snapshot.query(
-            f"SELECT {', '.join(_SPAN_FIELDS)}, {columns.ERROR_TEXT}, byte_length "
+            f"SELECT {', '.join(_SPAN_FIELDS)}, CASE WHEN status_code = 'ERROR' THEN failure_text END, byte_length "
             f"FROM {snapshot.spans_of(self._key(snapshot, trace_id))} "
             "ORDER BY start_time_unix_nano NULLS LAST, source_no, byte_offset"
         )

@@ -46,9 +46,9 @@ _AGENT_IDS: Final = f"""
 SELECT DISTINCT agent_id FROM spans WHERE agent_id IS NOT NULL AND {{spans}} ORDER BY agent_id LIMIT {_ID_LISTS}
 """
 
-_ERRORS: Final = f"""
-SELECT name, tool_name, {columns.ERROR_TEXT} AS text, exception_type, trace_id, span_id
-FROM spans WHERE is_original_error AND status_code = 'ERROR' AND {{spans}}
+_ERRORS: Final = """
+SELECT name, tool_name, failure_text AS text, exception_type, trace_id, span_id
+FROM spans WHERE is_original_error AND status_code = 'ERROR' AND {spans}
 """
 
 

@@ -85,6 +85,21 @@ OUTCOME_VALUES: Final[Mapping[str, str]] = MappingProxyType(_PASS_OR_FAIL)
 INPUT_VALUE: Final = ("input.value", "gen_ai.tool.call.arguments", "traceloop.entity.input")
 OUTPUT_VALUE: Final = ("output.value", "gen_ai.tool.call.result", "traceloop.entity.output")
 
+SAYS_ERROR: Final = ("tool.is_error", "gen_ai.tool.is_error", "isError", "is_error")
+SAYS_SUCCESS: Final = ("tool.success", "success", "completed", "finalized")
+TOOL_STATUS: Final = ("gen_ai.tool.status", "tool.status")
+STOP_REASON: Final = ("agent.stop_reason",)
+"""How a span says that it failed without an ERROR status."""
+FINISH_REASON: Final = (
+    "gen_ai.response.finish_reasons",
+    "llm.finish_reason",
+    "gen_ai.completion.0.finish_reason",
+    "llm.output_messages.0.message.finish_reason",
+    "ai.response.finishReason",
+    "stop_reason",
+)
+"""Why a model stopped: a word, or a list of which the first counts."""
+
 EXCEPTION_TYPE: Final = ("exception.type", "error.type")
 EXCEPTION_MESSAGE: Final = ("exception.message",)
 EXCEPTION_EVENT: Final = "exception"
@@ -95,6 +110,13 @@ LINKS_ATTRIBUTE: Final = "otel.links"
 # --- messages ---------------------------------------------------------------------------------------------------
 INPUT_MESSAGES: Final = ("llm.input_messages", "gen_ai.input.messages")
 OUTPUT_MESSAGES: Final = ("llm.output_messages", "gen_ai.output.messages")
+OUTPUT_TEXT: Final = ("llm.output_messages.0.message.content", "gen_ai.completion.0.content", "ai.response.text")
+OUTPUT_CALLS: Final = (
+    "llm.output_messages.0.message.tool_calls.0.tool_call.function.name",
+    "gen_ai.completion.0.tool_calls.0.name",
+    "ai.response.toolCalls",
+)
+"""The text and the first tool call of a model's answer, where they are attributes of their own."""
 FLAT_PREFIXES: Final = ("llm.input_messages.", "llm.output_messages.", "gen_ai.prompt.", "gen_ai.completion.")
 """Flattened messages: ``llm.input_messages.0.message.role`` (OpenInference), ``gen_ai.prompt.0.role`` (Traceloop)."""
 
@@ -239,7 +261,16 @@ def indexed_attribute_keys() -> tuple[str, ...]:
         TASK_KEY,
         RUN_ID,
         OUTCOME,
+        INPUT_VALUE,
         OUTPUT_VALUE,
+        OUTPUT_MESSAGES,
+        OUTPUT_TEXT,
+        OUTPUT_CALLS,
+        FINISH_REASON,
+        SAYS_ERROR,
+        SAYS_SUCCESS,
+        TOOL_STATUS,
+        STOP_REASON,
         EXCEPTION_TYPE,
         EXCEPTION_MESSAGE,
         tuple(key for key, _ in KIND_RULES),

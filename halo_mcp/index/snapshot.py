@@ -68,8 +68,15 @@ def among_spans(condition: str) -> str:
 class Snapshot:
     """A manifest opened for reading. Raises IndexFailure when a segment cannot be opened."""
 
-    def __init__(self, directory: IndexDirectory, manifest: Manifest, older: Snapshot | None = None) -> None:
+    def __init__(
+        self,
+        directory: IndexDirectory,
+        manifest: Manifest,
+        older: Snapshot | None = None,
+        failures: columns.FailureColumns = columns.DEFAULT_FAILURES,
+    ) -> None:
         """``older``, a snapshot of the same directory, saves reading again what both have."""
+        self.failures = failures
         self.manifest = manifest
         self.directory = directory
         self._located = {} if older is None else older.located_files()
@@ -99,13 +106,15 @@ class Snapshot:
             alive = f"WHERE trace_no NOT IN (SELECT trace_no FROM superseded WHERE file = {quoted(segment.file)})"
             alive = alive if segment.file in dead else ""
             spans.append(
-                f"SELECT o.*, t.*, {key} AS trace_key FROM s{no}.own AS o "
+                f"SELECT o.*, t.*, {key} AS trace_key, {self.failures.select} FROM s{no}.own AS o "
                 f"JOIN s{no}.tree AS t ON o.rowid = t.row {alive}"
             )
             traces.append(f"SELECT *, {key} AS trace_key FROM s{no}.traces {alive}")
             facets.append(f"FROM s{no}.facets")
         if not segments:
-            spans.append(f"SELECT {_nulls((*columns.OWN_COLUMNS, *columns.TREE_COLUMNS))} WHERE false")
+            spans.append(
+                f"SELECT {_nulls((*columns.OWN_COLUMNS, *columns.TREE_COLUMNS, *columns.VIEW_COLUMNS))} WHERE false"
+            )
             traces.append(f"SELECT {_nulls(columns.TRACE_COLUMNS)} WHERE false")
             facets.append(f"SELECT {_nulls(columns.FACET_COLUMNS)} WHERE false")
         self._db.execute(f"CREATE VIEW spans AS {' UNION ALL '.join(spans)}")
@@ -210,7 +219,7 @@ class Snapshot:
         by_segment: dict[int, list[TraceRows]] = {}
         for trace in traces:
             by_segment.setdefault(trace.key >> KEY_SHIFT, []).append(trace)
-        return [_spans_in(no, some) for no, some in by_segment.items()]
+        return [_spans_in(no, some, self.failures) for no, some in by_segment.items()]
 
     def trace_id(self, key: int) -> str:
         return self.located[key >> KEY_SHIFT].trace_ids[key & _NUMBER_MASK]
@@ -236,12 +245,12 @@ class Snapshot:
         self._db.close()
 
 
-def _spans_in(no: int, traces: Sequence[TraceRows]) -> str:
+def _spans_in(no: int, traces: Sequence[TraceRows], failures: columns.FailureColumns) -> str:
     # Bounds on the rows let DuckDB skip nearly all of both tables.
     rows = f"BETWEEN {min(trace.first for trace in traces)} AND {max(trace.last for trace in traces)}"
     numbers = ", ".join(str(trace.key & _NUMBER_MASK) for trace in traces)
     return (
-        f"(SELECT *, ({no}::BIGINT << {KEY_SHIFT}) | trace_no AS trace_key FROM s{no}.own AS o "
+        f"(SELECT *, ({no}::BIGINT << {KEY_SHIFT}) | trace_no AS trace_key, {failures.select} FROM s{no}.own AS o "
         f"JOIN s{no}.tree AS t ON o.rowid = t.row "
         f"WHERE o.rowid {rows} AND t.row {rows} AND t.trace_no IN ({numbers})) WHERE true"
     )

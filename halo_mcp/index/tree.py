@@ -58,6 +58,17 @@ def original_errors(parents: Rows, error: Flags) -> Flags:
     return error & ~propagated[:n]
 
 
+def loops(groups: Rows, calls: Rows, least: int) -> Flags:
+    """Which calls are among ``least`` or more equal ones in a row: ``calls`` in time order within each of ``groups``."""
+    import numpy as np
+
+    if not len(calls):
+        return np.zeros(0, dtype=np.bool_)
+    breaks = (groups[1:] != groups[:-1]) | (calls[1:] != calls[:-1])
+    run = np.concatenate([[0], np.cumsum(breaks)])
+    return np.bincount(run)[run] >= least
+
+
 def _without_circles(parents: Rows) -> Rows:
     import numpy as np
 
