@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from halo_mcp.errors import BadArgument
+from halo_mcp.index.prices import PriceTable, read_prices
 
 Origin = Literal["argument", "environment", "default"]
 
@@ -27,6 +28,8 @@ class Settings:
     deadline_s: float = DEFAULT_DEADLINE_S
     roots: tuple[Path, ...] = ()
     """Directories under which a client may open further files; none by default."""
+    prices: PriceTable | None = None
+    """What tokens cost, read from the file named by ``--prices``; without it no answer speaks of money."""
     origins: Mapping[str, Origin] = field(default_factory=dict[str, Origin])
 
 
@@ -35,6 +38,7 @@ def load_settings(
     index_dir: Path | None = None,
     deadline_s: float | None = None,
     roots: Sequence[Path] = (),
+    prices: Path | None = None,
     environ: Mapping[str, str] | None = None,
 ) -> Settings:
     """Settings from arguments (None and () mean "not given") and the environment. Raises: BadArgument."""
@@ -52,10 +56,12 @@ def load_settings(
     directory = choose("index_dir", None if index_dir is None else str(index_dir))
     deadline = choose("deadline_s", None if deadline_s is None else str(deadline_s))
     listed = choose("roots", os.pathsep.join(map(str, roots)) or None)
+    table = choose("prices", None if prices is None else str(prices))
     return Settings(
         index_dir=Path(directory).expanduser().absolute() if directory else _default_index_dir(),
         deadline_s=_positive_seconds(deadline) if deadline else DEFAULT_DEADLINE_S,
         roots=tuple(Path(root).expanduser().resolve() for root in (listed or "").split(os.pathsep) if root),
+        prices=read_prices(Path(table).expanduser()) if table else None,
         origins=origins,
     )
 

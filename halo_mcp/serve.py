@@ -32,6 +32,7 @@ def parser() -> argparse.ArgumentParser:
         default=[],
         help="directory under which clients may open further files; may be repeated [env: HALO_MCP_ROOTS]",
     )
+    result.add_argument("--prices", type=Path, help="JSON file: model -> USD per million tokens [env: HALO_MCP_PRICES]")
     return result
 
 
@@ -39,7 +40,9 @@ def main(arguments: Sequence[str]) -> int:
     """Serve until the client leaves; returns the exit code."""
     given = parser().parse_args(arguments)
     try:
-        settings = load_settings(index_dir=given.index_dir, deadline_s=given.deadline_s, roots=given.root)
+        settings = load_settings(
+            index_dir=given.index_dir, deadline_s=given.deadline_s, roots=given.root, prices=given.prices
+        )
         datasets = Datasets(parse_sources(given.sources), settings)
     except HaloError as error:
         sys.stderr.write(f"halo-mcp: {error}\n")

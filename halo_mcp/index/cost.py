@@ -1,8 +1,8 @@
 """Where tokens go: by model, agent, turn, tool; what is sent again; what is spent after a trace has failed.
 
-Only LLM spans count (AGENT spans repeat their children's usage). A *turn* is the number of an LLM call among those of one
-agent in one trace, by start time. "Sent before" and "growth" compare a call with the previous call of the same agent in
-the same trace; both are estimates, because an agent may start a new conversation in between.
+Only LLM spans count (AGENT spans repeat their children's usage). A *turn* is the number of an LLM call among those of
+one agent in one trace, by start time. "Sent again" and "growth" compare a call with the previous call of the same agent
+in the same trace; both are estimates, because an agent may start a new conversation in between.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 CostGroup = Literal["model", "agent", "turn", "tool", "run", "outcome"]
 
-_FAILURE: Final = "is_original_error"
-"""Where a failure begins."""
+_FAILURE: Final = "failure_mode IS NOT NULL"
+"""Where a failure begins, hard or soft."""
 _LAST: Final = 2**63 - 1
 _TURNS: Final = 100
 """Turns beyond are counted together under this one."""
@@ -62,7 +62,9 @@ class ToolGrowth:
     followed: int
     """Calls between two LLM calls of the same agent that both tell their tokens."""
     tokens: int
-    """Sum of the growth, shared equally among the tool calls between the same two LLM calls."""
+    """Sum of the growth, shared among the tool calls between the same two LLM calls by the length of their outputs."""
+    output_chars: int
+    """Of all calls."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,11 +154,11 @@ FROM spans WHERE observation_kind = 'LLM' AND {{spans}}
 """
 _TOOLS: Final = f"""
 SELECT trace_key, row, hash(coalesce(agent_name, '')) AS agent, hash(coalesce(tool_name, '')) AS tool,
-       coalesce(start_time_unix_nano, {_LAST}) AS start
+       coalesce(start_time_unix_nano, {_LAST}) AS start, coalesce(output_chars, 0) AS chars
 FROM spans WHERE observation_kind = 'TOOL' AND {{spans}}
 """
 _TRACES: Final = """
-SELECT trace_key, outcome, coalesce(run_id, '') AS run_id,
+SELECT trace_key, hash(outcome) AS outcome, hash(coalesce(run_id, '')) AS run,
        (coalesce(input_tokens, 0) + coalesce(output_tokens, 0))::DOUBLE AS tokens
 FROM traces WHERE {selected} ORDER BY trace_key
 """
@@ -191,7 +193,14 @@ def read_cost(
         counts = [np.bincount(number, weights=column, minlength=len(names)) for column in sums]
         money = None if usd is None else np.bincount(number, weights=usd, minlength=len(names))
         found = [
-            Usage(name, *(int(column[no]) for column in counts), None if money is None else float(money[no]))
+            Usage(
+                name,
+                calls=int(counts[0][no]),
+                input_tokens=int(counts[1][no]),
+                output_tokens=int(counts[2][no]),
+                cached_input_tokens=int(counts[3][no]),
+                usd=None if money is None else float(money[no]),
+            )
             for no, name in enumerate(names)
             if counts[0][no]
         ]
@@ -202,16 +211,16 @@ def read_cost(
     per_trace = np.bincount(calls.trace, weights=tokens, minlength=len(keys))
     agent_only = (per_trace == 0) & (traces["tokens"] > 0)
     (total,) = grouped(np.zeros(len(tokens), np.int64), ["all"]) or (Usage("all", 0, 0, 0, 0, None),)
+    runs = _named(snapshot, "run_id", "traces", traces["run"], work)
+    outcomes = _named(snapshot, "outcome", "traces", traces["outcome"], work)
     groups: dict[CostGroup, tuple[Usage, ...]] = {
         "model": grouped(calls.model, [name or "(no model)" for name in calls.models]),
         "agent": grouped(calls.agent, [name or "(no agent)" for name in calls.agents]),
         "turn": tuple(sorted(grouped(capped, [str(n) for n in range(_TURNS + 1)]), key=lambda usage: int(usage.name))),
     }
-    for group, column, missing in (("run", "run_id", "(no run)"), ("outcome", "outcome", "unknown")):
-        names, number = np.unique(traces[column].astype(str), return_inverse=True)
-        groups[cast("CostGroup", group)] = grouped(
-            number.reshape(-1)[calls.trace], [name or missing for name in names.tolist()]
-        )
+    groups["run"] = grouped(runs[1][calls.trace], [name or "(no run)" for name in runs[0]])
+    groups["outcome"] = grouped(outcomes[1][calls.trace], outcomes[0])
+    outcome = np.array(outcomes[0] or ("",))[outcomes[1]]
     return CostReport(
         traces=len(keys),
         calls=len(tokens),
@@ -227,16 +236,16 @@ def read_cost(
         cached_told_input=int(known_in[calls.cached >= 0].sum()),
         beside_models=beside,
         unpriced_models=unpriced,
-        failing=_failing(calls, tokens, traces["outcome"], keys, arrays(_FAILURES)),
-        expensive=_expensive(snapshot, calls, keys, traces["outcome"], (known_in, known_out), usd),
+        failing=_failing(calls, tokens, outcome, keys, arrays(_FAILURES)),
+        expensive=_expensive(snapshot, calls, keys, outcome, (known_in, known_out), usd),
     )
 
 
 def _calls(snapshot: Snapshot, rows: dict[str, NDArray[Any]], keys: NDArray[np.int64], work: Work) -> _Calls:
     import numpy as np
 
-    agents, agent = _numbered(snapshot, "agent_name", rows["agent"], work)
-    models, model = _numbered(snapshot, "model_name", rows["model"], work)
+    agents, agent = _named(snapshot, "agent_name", "spans", rows["agent"], work)
+    models, model = _named(snapshot, "model_name", "spans", rows["model"], work)
     trace = np.searchsorted(keys, rows["trace_key"].astype(np.int64))
     order = np.lexsort((rows["row"], rows["start"], agent, trace))
     trace, agent, model = trace[order], agent[order], model[order]
@@ -248,16 +257,19 @@ def _calls(snapshot: Snapshot, rows: dict[str, NDArray[Any]], keys: NDArray[np.i
     return _Calls(trace, agent, model, turn=position - first + 1, agents=agents, models=models, **integers)
 
 
-def _numbered(
-    snapshot: Snapshot, column: str, hashes: NDArray[np.uint64], work: Work
+def _named(
+    snapshot: Snapshot, column: str, view: str, hashes: NDArray[np.uint64], work: Work
 ) -> tuple[tuple[str, ...], NDArray[np.int64]]:
-    """The names behind hashes of a column of spans, and the number of each row's; arrays of text would be slower."""
+    """The names behind hashes of a column, and the number of each row's; arrays of text would be slower."""
     import numpy as np
 
     value = f"coalesce({column}, '')"
-    names = dict(snapshot.query(f"SELECT hash(name), name FROM (SELECT DISTINCT {value} AS name FROM spans)", (), work))
-    found, number = np.unique(hashes, return_inverse=True)
-    return tuple(str(names[value]) for value in found.tolist()), number.reshape(-1).astype(np.int64)
+    if view == "spans" and snapshot.facets_known:
+        view = "facets"  # far fewer rows, with the same names
+    sql = f"SELECT hash(name) AS mark, name FROM (SELECT DISTINCT {value} AS name FROM {view}) ORDER BY 1"
+    names = snapshot.query(sql, (), work)
+    known = np.array([row[0] for row in names], dtype=np.uint64)
+    return tuple(row[1] for row in names), np.searchsorted(known, hashes).astype(np.int64)
 
 
 def _priced(
@@ -268,13 +280,15 @@ def _priced(
 
     excess = (calls.cached > calls.input) & (calls.input >= 0)
     is_beside = np.bincount(calls.model, weights=excess, minlength=len(calls.models)) > 0
-    beside = tuple(sorted(name or "(no model)" for name, found in zip(calls.models, is_beside, strict=True) if found))
+    is_used = np.bincount(calls.model, minlength=len(calls.models)) > 0
+
+    def named(chosen: NDArray[np.bool_]) -> tuple[str, ...]:
+        return tuple(calls.models[no] or "(no model)" for no in np.flatnonzero(chosen & is_used).tolist())
+
     if prices is None:
-        return None, (), beside
+        return None, (), named(is_beside)
     table = [prices.of(name) for name in calls.models]
-    unpriced = tuple(
-        sorted(name or "(no model)" for name, price in zip(calls.models, table, strict=True) if price is None)
-    )
+    unpriced = np.array([price is None for price in table], dtype=np.bool_)
 
     def per_token(member: str) -> NDArray[np.float64]:
         return np.array([getattr(price, member) / 1e6 if price else 0.0 for price in table])[calls.model]
@@ -282,7 +296,7 @@ def _priced(
     known_in, known_out, cached = (np.maximum(column, 0) for column in (calls.input, calls.output, calls.cached))
     fresh = np.where(is_beside[calls.model], known_in, known_in - np.minimum(cached, known_in))
     usd = fresh * per_token("input") + cached * per_token("cached_input") + known_out * per_token("output")
-    return usd, unpriced, beside
+    return usd, named(unpriced), named(is_beside)
 
 
 def _turns(given: NDArray[np.int64], turn: NDArray[np.int64]) -> tuple[Turn, ...]:
@@ -311,17 +325,21 @@ def _context(
     grown[1:] = np.where(comparable, np.maximum(now - before, 0), 0)
     is_comparable = np.zeros(len(grown), np.bool_)
     is_comparable[1:] = comparable
-    names, tool = _numbered(snapshot, "tool_name", tools["tool"], work)
+    names, tool = _named(snapshot, "tool_name", "spans", tools["tool"], work)
     following = _following(snapshot, calls, tools, keys, work)
     counted = np.append(is_comparable, False)[following]
-    sharing = np.bincount(following[counted], minlength=len(grown) + 1)
-    part = np.append(grown, 0)[following] / np.maximum(sharing[following], 1)
+    # One character more each, so that tools without outputs share equally.
+    chars = tools["chars"].astype(np.float64) + 1
+    sharing = np.bincount(following[counted], weights=chars[counted], minlength=len(grown) + 1)
+    part = np.append(grown, 0)[following] * chars / np.maximum(sharing[following], 1)
     total = np.bincount(tool, minlength=len(names))
     followed = np.bincount(tool, weights=counted, minlength=len(names))
     tokens = np.bincount(tool, weights=np.where(counted, part, 0.0), minlength=len(names))
+    output = np.bincount(tool, weights=tools["chars"].astype(np.float64), minlength=len(names))
     found = [
-        ToolGrowth(name or "(no name)", int(total[no]), int(followed[no]), round(float(tokens[no])))
+        ToolGrowth(name or "(no name)", int(total[no]), int(followed[no]), round(float(tokens[no])), int(output[no]))
         for no, name in enumerate(names)
+        if total[no]
     ]
     return resent, int(grown.sum()), tuple(sorted(found, key=lambda t: (-t.tokens, -t.calls, t.name)))
 
@@ -332,12 +350,10 @@ def _following(
     """For each tool call the next LLM call of the same agent in the same trace; ``len(calls)`` for none."""
     import numpy as np
 
-    tool_agents, tool_agent = _numbered(snapshot, "agent_name", tools["agent"], work)
-    numbers = {name: no for no, name in enumerate(calls.agents)}
-    agent = np.array([numbers.get(name, -1) for name in tool_agents], dtype=np.int64)[tool_agent]
+    _, tool_agent = _named(snapshot, "agent_name", "spans", tools["agent"], work)
     count = len(calls.trace)
     trace = np.concatenate([calls.trace, np.searchsorted(keys, tools["trace_key"].astype(np.int64))])
-    agent = np.concatenate([calls.agent, agent])
+    agent = np.concatenate([calls.agent, tool_agent])
     start = np.concatenate([calls.start, tools["start"].astype(np.int64)])
     row = np.concatenate([calls.row, tools["row"].astype(np.int64)])
     order = np.lexsort((row, start, agent, trace))
@@ -395,7 +411,7 @@ def _expensive(
     import numpy as np
 
     def per_trace(column: NDArray[Any]) -> NDArray[np.float64]:
-        return np.bincount(calls.trace, weights=column, minlength=len(keys))
+        return np.bincount(calls.trace, weights=column, minlength=len(keys)).astype(np.float64)
 
     given, made = (per_trace(column) for column in used)
     money = None if usd is None else per_trace(usd)

@@ -15,6 +15,7 @@ import numpy as np
 
 from halo_mcp.errors import IndexFailure, NotTraces, SourceUnreadable, UnknownSpan, UnknownTrace
 from halo_mcp.index.build import update_index
+from halo_mcp.index.cost import CostReport, read_cost
 from halo_mcp.index.filters import DURATION_MS, TOKENS, AttributeFilter, TraceFilters, attribute_holds, where
 from halo_mcp.index.formats.canonical import parse_record
 from halo_mcp.index.formats.sniff import why_not_traces
@@ -25,6 +26,7 @@ from halo_mcp.index.ids import normalize_id
 from halo_mcp.index.overview import read_overview
 from halo_mcp.index.patterns import Pattern, compile_pattern, pattern_matches_span
 from halo_mcp.index.places import Places
+from halo_mcp.index.prices import PriceTable
 from halo_mcp.index.reading import Sources
 from halo_mcp.index.scan import Condition, matching_traces
 from halo_mcp.index.search import SpanSearch
@@ -178,6 +180,13 @@ class LocalStore:
         return snapshot.remembered(
             f"overview {filters.model_dump_json()}",
             lambda: read_overview(snapshot, *self._selection(snapshot, filters, work), work),
+        )
+
+    def cost(self, filters: TraceFilters, prices: PriceTable | None, work: Work) -> CostReport:
+        snapshot = self._current
+        return snapshot.remembered(
+            f"cost {prices} {filters.model_dump_json()}",
+            lambda: read_cost(snapshot, *self._selection(snapshot, filters, work), prices, work),
         )
 
     def harness_versions(self, filters: TraceFilters, work: Work) -> HarnessVersions:

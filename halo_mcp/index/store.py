@@ -16,10 +16,12 @@ from halo_mcp.index.span import Span
 from halo_mcp.index.work import Work
 
 if TYPE_CHECKING:
+    from halo_mcp.index.cost import CostReport
     from halo_mcp.index.harness import HarnessVersions
     from halo_mcp.index.harness_facts import Configuration
     from halo_mcp.index.harness_reading import Version
     from halo_mcp.index.patterns import Pattern
+    from halo_mcp.index.prices import PriceTable
     from halo_mcp.index.segments import IngestReport
 
 SortKey = Literal[
@@ -290,6 +292,10 @@ class SpanStore(Protocol):
 
     def overview(self, filters: TraceFilters, work: Work) -> Overview:
         """Population facts about the matching traces."""
+        ...
+
+    def cost(self, filters: TraceFilters, prices: PriceTable | None, work: Work) -> CostReport:
+        """Where the tokens of the matching traces go; money too where there are prices."""
         ...
 
     def harness_versions(self, filters: TraceFilters, work: Work) -> HarnessVersions:

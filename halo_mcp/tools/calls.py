@@ -62,4 +62,5 @@ def answer(
 
 def _call(datasets: Datasets, name: str, work: Work) -> Call:
     _, store = datasets.get(name)
-    return Call(name, store.pinned(), work.renewed(datasets.settings.deadline_s), datasets.names[0])
+    settings = datasets.settings
+    return Call(name, store.pinned(), work.renewed(settings.deadline_s), datasets.names[0], settings.prices)

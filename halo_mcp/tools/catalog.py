@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from halo_mcp.tools.calls import ToolFunction
+from halo_mcp.tools.cost import analyze_cost
 from halo_mcp.tools.harness import list_harness_versions
 from halo_mcp.tools.overview import get_dataset_overview, list_datasets
 from halo_mcp.tools.query import count_traces, query_traces
@@ -33,6 +34,7 @@ CATALOG: Final = (
     Published(view_trace, "Read a trace", "read trace spans tree messages tool calls", large=True),
     Published(view_spans, "Read spans", "read long span attributes prompts outputs", large=True),
     Published(search_trace, "Search a trace", "regex grep inside one trace"),
+    Published(analyze_cost, "Token cost", "tokens cost by model agent turn tool, context growth, waste"),
     Published(list_harness_versions, "Harness versions", "prompt versions, system prompt diff, tools model parameters"),
     Published(list_datasets, "List datasets", "loaded trace files, open file, ingest problems"),
 )

@@ -14,6 +14,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from halo_mcp.errors import InvalidCursor
 from halo_mcp.index.filters import TraceFilters
+from halo_mcp.index.prices import PriceTable
 from halo_mcp.index.store import SpanStore
 from halo_mcp.index.work import Work
 
@@ -32,6 +33,8 @@ class Call:
     store: SpanStore
     work: Work
     default_dataset: str
+    prices: PriceTable | None = None
+    """What tokens cost, where the user has said so."""
 
     @property
     def named(self) -> str:
