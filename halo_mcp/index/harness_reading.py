@@ -55,9 +55,12 @@ def read_configuration(snapshot: Snapshot, version: Version) -> Configuration:
     from halo_mcp.index.reading import Sources
 
     sources, trace_id = Sources(snapshot.manifest.sources), snapshot.trace_id(version.trace_key)
-    stands = zip(version.places.source_no.tolist(), sources.texts(version.places), strict=True)
-    call, *agent = [facts_of(sources.record(no, text, trace_id)) for no, text in stands]
-    return configuration(call, agent[0] if agent else Facts())
+    facts: list[Facts] = []
+    for no in range(len(version.places)):
+        place = version.places.where(slice(no, no + 1))
+        (text,) = sources.texts(place)
+        facts.append(facts_of(sources.record(int(place.source_no[0]), text, trace_id)))
+    return configuration(facts[0], facts[1] if len(facts) > 1 else Facts())
 
 
 @dataclass(frozen=True, slots=True)

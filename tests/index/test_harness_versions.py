@@ -77,6 +77,7 @@ def prompt_of(attributes: Mapping[str, Any]) -> str:
 
 
 # --- one span ---------------------------------------------------------------------------------------------------------
+PART = {"type": "text", "content": "You help."}
 MESSAGES = [{"role": "system", "content": "You help."}, {"role": "user", "content": "hi"}]
 
 
@@ -140,7 +141,7 @@ def test_parameters_belong_to_the_version_but_who_asked_what_does_not() -> None:
 
 
 @pytest.mark.parametrize(
-    ("first", "second"),
+    "first, second",
     [
         ("Today is 2026-03-02.", "Today is 2026-11-30."),
         ("Now: 2026-03-02T09:00:00Z", "Now: 2026-03-02 10:11:12.345+01:00"),
@@ -155,7 +156,7 @@ def test_values_that_vary_by_nature_make_no_version(first: str, second: str) -> 
     assert masked(first) == masked(second)
 
 
-@pytest.mark.parametrize(("first", "second"), [("at most 100 rows", "at most 500 rows"), ("gpt-4.1", "gpt-5.4")])
+@pytest.mark.parametrize("first, second", [("at most 100 rows", "at most 500 rows"), ("gpt-4.1", "gpt-5.4")])
 def test_numbers_that_say_something_make_a_version(first: str, second: str) -> None:
     assert masked(first) != masked(second)
 
