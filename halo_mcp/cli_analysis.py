@@ -11,6 +11,43 @@ from halo_mcp.terminal import Deadline, IndexDir, Json, Sources, Where, app, par
 
 
 @app.command()
+def failures(
+    sources: Sources,
+    where: Where = [],  # noqa: B006
+    limit: Annotated[int, typer.Option(min=1, max=100)] = 10,
+    soft_rules: Annotated[str, typer.Option(help="count only these soft-error rules: NAME,...")] = "",
+    cursor: Annotated[str, typer.Option(help="from the previous page")] = "",
+    index_dir: IndexDir = None,
+    deadline_s: Deadline = None,
+    as_json: Json = False,
+) -> None:
+    """List what fails, grouped: hard errors, soft errors, loops."""
+    arguments = {
+        "filters": parse_filters(where),
+        "limit": limit,
+        "soft_rules": [name for name in soft_rules.split(",") if name],
+        "cursor": cursor,
+    }
+    show(sources, index_dir, deadline_s, "list_failure_modes", arguments, as_json)
+
+
+@app.command()
+def tools(
+    sources: Sources,
+    where: Where = [],  # noqa: B006
+    tool: Annotated[list[str], typer.Option(help="only this tool; may be repeated")] = [],  # noqa: B006
+    trace: Annotated[str, typer.Option(metavar="TRACE_ID", help="the calls of one trace, beside another run")] = "",
+    against: Annotated[str, typer.Option(metavar="TRACE_ID", help="with --trace: which other run")] = "",
+    index_dir: IndexDir = None,
+    deadline_s: Deadline = None,
+    as_json: Json = False,
+) -> None:
+    """Say how tools are used: failures, retries, recovery, loops, waste, time."""
+    arguments = {"filters": parse_filters(where), "tool_names": tool, "trace_id": trace, "against": against}
+    show(sources, index_dir, deadline_s, "analyze_tool_use", arguments, as_json)
+
+
+@app.command()
 def versions(
     sources: Sources,
     where: Where = [],  # noqa: B006

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from halo_mcp.errors import BadArgument
+from halo_mcp.index.failure_rules import DEFAULT_RULES, RULE_NAMES
 from halo_mcp.index.prices import PriceTable, read_prices
 
 Origin = Literal["argument", "environment", "default"]
@@ -30,6 +31,8 @@ class Settings:
     """Directories under which a client may open further files; none by default."""
     prices: PriceTable | None = None
     """What tokens cost, read from the file named by ``--prices``; without it no answer speaks of money."""
+    soft_rules: tuple[str, ...] = DEFAULT_RULES
+    """The soft-error rules that count as failures."""
     origins: Mapping[str, Origin] = field(default_factory=dict[str, Origin])
 
 
@@ -39,6 +42,7 @@ def load_settings(
     deadline_s: float | None = None,
     roots: Sequence[Path] = (),
     prices: Path | None = None,
+    soft_rules: str | None = None,
     environ: Mapping[str, str] | None = None,
 ) -> Settings:
     """Settings from arguments (None and () mean "not given") and the environment. Raises: BadArgument."""
@@ -57,13 +61,27 @@ def load_settings(
     deadline = choose("deadline_s", None if deadline_s is None else str(deadline_s))
     listed = choose("roots", os.pathsep.join(map(str, roots)) or None)
     table = choose("prices", None if prices is None else str(prices))
+    rules = choose("soft_rules", soft_rules)
     return Settings(
         index_dir=Path(directory).expanduser().absolute() if directory else _default_index_dir(),
         deadline_s=_positive_seconds(deadline) if deadline else DEFAULT_DEADLINE_S,
         roots=tuple(Path(root).expanduser().resolve() for root in (listed or "").split(os.pathsep) if root),
         prices=read_prices(Path(table).expanduser()) if table else None,
+        soft_rules=_rules(rules) if rules else DEFAULT_RULES,
         origins=origins,
     )
+
+
+def _rules(text: str) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in text.split(",") if name.strip())
+    names = () if names == ("none",) else names
+    for name in names:
+        if name not in RULE_NAMES:
+            raise BadArgument(
+                f"soft_rules: there is no rule {name!r} (--soft-rules, HALO_MCP_SOFT_RULES). Give none, or some of: "
+                f"{', '.join(RULE_NAMES)}."
+            )
+    return names
 
 
 def _positive_seconds(text: str) -> float:

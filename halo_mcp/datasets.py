@@ -92,7 +92,9 @@ class Datasets:
                 from halo_mcp.index.local import LocalStore
 
                 roots = self.settings.roots if name in self._opened_by_client else ()
-                self._stores[name] = LocalStore(name, self._sources[name], self.settings.index_dir, roots)
+                self._stores[name] = LocalStore(
+                    name, self._sources[name], self.settings.index_dir, roots, self.settings.soft_rules
+                )
             return name, self._stores[name]
 
     def open(self, argument: str) -> str:

@@ -33,6 +33,11 @@ def parser() -> argparse.ArgumentParser:
         help="directory under which clients may open further files; may be repeated [env: HALO_MCP_ROOTS]",
     )
     result.add_argument("--prices", type=Path, help="JSON file: model -> USD per million tokens [env: HALO_MCP_PRICES]")
+    result.add_argument(
+        "--soft-rules",
+        metavar="NAME,...",
+        help="which soft-error rules count as failures; none, or names [env: HALO_MCP_SOFT_RULES]",
+    )
     return result
 
 
@@ -41,7 +46,11 @@ def main(arguments: Sequence[str]) -> int:
     given = parser().parse_args(arguments)
     try:
         settings = load_settings(
-            index_dir=given.index_dir, deadline_s=given.deadline_s, roots=given.root, prices=given.prices
+            index_dir=given.index_dir,
+            deadline_s=given.deadline_s,
+            roots=given.root,
+            soft_rules=given.soft_rules,
+            prices=given.prices,
         )
         datasets = Datasets(parse_sources(given.sources), settings)
     except HaloError as error:

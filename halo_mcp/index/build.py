@@ -239,7 +239,8 @@ class SegmentBuilder:
         self._db.execute("SET VARIABLE agents = (SELECT list(name ORDER BY number) FROM agent_names)")
         self._db.execute(
             "CREATE TABLE seg.tree AS SELECT row, trace_no, source_no, byte_offset, byte_length, "
-            "(getvariable('agents')::VARCHAR[])[agent] AS agent_name, has_parent, is_original_error, is_soft_error, in_loop FROM linked"
+            "(getvariable('agents')::VARCHAR[])[agent] AS agent_name, has_parent, is_original_error, "
+            "is_soft_error, in_loop FROM linked"
         )
         self._db.unregister("linked")
         return len(row)

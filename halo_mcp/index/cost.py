@@ -187,10 +187,11 @@ def read_cost(
     usd, unpriced, beside = _priced(calls, prices)
     known_in, known_out, cached = (np.maximum(column, 0) for column in (calls.input, calls.output, calls.cached))
     tokens = known_in + known_out
-    sums = [tokens * 0 + 1, known_in, known_out, cached]
+    sums = [column.astype(np.float64) for column in (known_in, known_out, cached)]
 
     def grouped(number: NDArray[np.int64], names: Sequence[str]) -> tuple[Usage, ...]:
-        counts = [np.bincount(number, weights=column, minlength=len(names)) for column in sums]
+        counts = [np.bincount(number, minlength=len(names))]
+        counts += [np.bincount(number, weights=column, minlength=len(names)) for column in sums]
         money = None if usd is None else np.bincount(number, weights=usd, minlength=len(names))
         found = [
             Usage(
@@ -247,7 +248,7 @@ def _calls(snapshot: Snapshot, rows: dict[str, NDArray[Any]], keys: NDArray[np.i
     agents, agent = _named(snapshot, "agent_name", "spans", rows["agent"], work)
     models, model = _named(snapshot, "model_name", "spans", rows["model"], work)
     trace = np.searchsorted(keys, rows["trace_key"].astype(np.int64))
-    order = np.lexsort((rows["row"], rows["start"], agent, trace))
+    order = np.lexsort((rows["row"], rows["start"], trace * len(agents) + agent))
     trace, agent, model = trace[order], agent[order], model[order]
     new = np.ones(len(order), np.bool_)
     new[1:] = (trace[1:] != trace[:-1]) | (agent[1:] != agent[:-1])
@@ -356,7 +357,7 @@ def _following(
     agent = np.concatenate([calls.agent, tool_agent])
     start = np.concatenate([calls.start, tools["start"].astype(np.int64)])
     row = np.concatenate([calls.row, tools["row"].astype(np.int64)])
-    order = np.lexsort((row, start, agent, trace))
+    order = np.lexsort((row, start, trace * len(calls.agents) + agent))
     # How many LLM calls stand before a position is the number of the next one, because they are in the same order.
     coming = np.cumsum(order < count)
     result = np.full(len(order), count, np.int64)

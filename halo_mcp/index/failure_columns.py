@@ -30,7 +30,7 @@ _JSON: Final = {
     "error": ("$.error.message", "$.error", "$.errors", "$.error_message", "$.exception", "$.Err", "$.result.Err"),
     "status": ("$.status", "$.state", "$.outcome"),
     "http_status": ("$.status_code", "$.statusCode", "$.http_status", "$.status", "$.code", "$.error.code"),
-    "exit_code": ("$.exit_code", "$.exitCode", "$.returncode", "$.return_code", "$.exit_status", "$.metadata.exit_code"),
+    "exit_code": ("$.exit_code", "$.exitCode", "$.returncode", "$.return_code", "$.exit_status"),
     "timed_out": ("$.timed_out", "$.timedOut"),
     "words": ("$.content[0].text", "$[0].text", "$.stderr", "$.message", "$.detail", "$.reason"),
 }  # fmt: skip
@@ -43,10 +43,11 @@ _JSON_KEYS: Final = (
 _NO_PROBLEM: Final = ("", "null", "none", "false", "[]", "{}", "0", "no error", "n/a")
 
 _ERROR_WORDS: Final = (
-    "(?i:err|exce|fail|fatal|panic|interrupt|exit|return|code|status|http|[45][0-9][0-9] [a-z]|traceback|rate|too many|quota|overload|"
-    "timed|timeout|limit|deadline|max|budget|invalid|missing|unknown|unexpected|unrecognized|malformed|required|valid|"
-    "schema|no such|not found|does not|unauth|not auth|denied|forbidden|reject|block|permit|refused|reset|resolve|"
-    "not recognized|not known|space left|truncated|omitted|cut off|exhausted|❌)"
+    "(?i:err|exce|fail|fatal|panic|interrupt|exit|return|code|status|http|[45][0-9][0-9] [a-z]|traceback|rate|"
+    "too many|quota|overload|timed|timeout|limit|deadline|max|budget|invalid|missing|unknown|unexpected|"
+    "unrecognized|malformed|required|valid|schema|no such|not found|does not|unauth|not auth|denied|forbidden|"
+    "reject|block|permit|refused|reset|resolve|not recognized|not known|space left|truncated|omitted|cut off|"
+    "exhausted|❌)"
 )
 """Some word of every text rule. A property test keeps it so."""
 

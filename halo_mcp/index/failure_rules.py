@@ -5,8 +5,8 @@ at its last lines, at the top level of a JSON output, or at outputs too short to
 
 The columns that rules use are made by ``failure_columns.py``:
 ``words`` (what a tool's output says: the text inside a JSON output, else the output), ``head`` and ``tail`` (its first
-and last characters), ``brief`` (it is a message rather than a document), ``json_*`` (what the top level of a JSON output
-says), ``said_*`` (what attributes say), ``answer`` (a model's text), ``finish_reason``.
+and last characters), ``brief`` (it is a message rather than a document), ``json_*`` (what the top level of a JSON
+output says), ``said_*`` (what attributes say), ``answer`` (a model's text), ``finish_reason``.
 """
 
 from __future__ import annotations
@@ -128,8 +128,10 @@ _INVALID_ARGUMENTS: Final = (
     r"(?:argument|parameter|input|field|json|tool|function|schema|property|keyword|key|type|value)s?\b|"
     r"(?:no such|unknown) (?:tool|function)|tool \S+ (?:not found|does not exist)|"
     r"schema (?:mismatch|validation)|failed to parse)",
-    r"(?i:missing \d+ required|required (?:argument|parameter|property|field)|got an unexpected keyword|"
-    r"is a required property|does not match (?:the )?schema|field required)",
+    (
+        r"(?i:missing \d+ required|required (?:argument|parameter|property|field)|got an unexpected keyword|"
+        r"is a required property|does not match (?:the )?schema|field required)"
+    ),
 )
 _ACCESS_DENIED: Final = _LEADING + (
     r"(?i:(?:permission|access) denied|unauthori[sz]ed|forbidden|not authori[sz]ed|"
@@ -166,8 +168,8 @@ SOFT_RULES: Final = (
     Rule("http_status", "an HTTP status of 400 or above", _HTTP_STATUS),
     Rule(
         "success_false",
-        "the output's top level says that success, ok, completed or finalized is false, or names a failed status; or an "
-        "attribute does",
+        "the output's top level says that success, ok, completed or finalized is false, or names a failed status; or "
+        "an attribute does",
         f"lower(json_success) = 'false' OR {one_of('json_status', *_FAILED_STATUSES)} OR "
         f"{one_of('said_success', 'false', '0')}",
     ),

@@ -59,6 +59,7 @@ class TraceFilters(BaseModel):
     tool_names: Names = []
     span_names: Names = []
     observation_kinds: list[ObservationKind] = []
+    failure_mode: Names = Field(default=[], description="ids from list_failure_modes")
     project_id: Text = ""
     task_keys: Names = []
     run_ids: Names = []
@@ -109,6 +110,7 @@ _SPAN_LISTS: Final = {
     "tool_names": "tool_name",
     "span_names": "name",
     "observation_kinds": "observation_kind",
+    "failure_mode": "failure_mode",
 }
 DURATION_MS: Final = "(end_time_unix_nano::HUGEINT - start_time_unix_nano) / 1e6"
 """Subtracted in HUGEINT: BIGINT overflows over some 292 years, and DOUBLE knows such times to 256 ns only."""

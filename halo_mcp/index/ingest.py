@@ -40,7 +40,7 @@ _SAMPLES: Final = 16
 _NOWHERE: Final = (-1, 0, 0)
 """The place of a row that is no line of its own."""
 _SLIM_CHARS: Final = 1_000_000
-"""Of one text, more than this is not needed to tell what failed; a line of all of them stays within the reader's limit."""
+"""Of one text, more than this is not needed to tell what failed; all of them stay within the reader's limit."""
 
 
 @dataclass(frozen=True, slots=True)

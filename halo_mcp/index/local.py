@@ -15,7 +15,11 @@ import numpy as np
 
 from halo_mcp.errors import IndexFailure, NotTraces, SourceUnreadable, UnknownSpan, UnknownTrace
 from halo_mcp.index.build import update_index
+from halo_mcp.index.columns import FailureColumns
 from halo_mcp.index.cost import CostReport, read_cost
+from halo_mcp.index.evidence import quote_failure
+from halo_mcp.index.failure_rules import DEFAULT_RULES
+from halo_mcp.index.failures import FailureEvidence, FailureMode, FailureModes, read_failure_modes
 from halo_mcp.index.filters import DURATION_MS, TOKENS, AttributeFilter, TraceFilters, attribute_holds, where
 from halo_mcp.index.formats.canonical import parse_record
 from halo_mcp.index.formats.sniff import why_not_traces
@@ -95,11 +99,20 @@ _SPAN_FIELDS: Final = [field.name for field in fields(SpanRow) if field.name not
 class LocalStore:
     """Source arguments as one dataset. Opening is free; ``refresh`` lists, indexes and opens."""
 
-    def __init__(self, name: str, arguments: Sequence[str], index_root: Path, roots: Sequence[Path] = ()) -> None:
+    def __init__(
+        self,
+        name: str,
+        arguments: Sequence[str],
+        index_root: Path,
+        roots: Sequence[Path] = (),
+        soft_rules: tuple[str, ...] = DEFAULT_RULES,
+    ) -> None:
+        """``soft_rules``: names of the soft-error rules that count as failures."""
         self.name = name
         self.arguments = tuple(arguments)
         self._index_root = index_root
         self._roots = tuple(roots)
+        self._failures = FailureColumns(soft_rules)
         self._refreshing = threading.Lock()
         self._snapshot: Snapshot | None = None
         self._listed: list[Listed] = []
@@ -153,7 +166,7 @@ class LocalStore:
 
     def _open(self, manifest: Manifest, listed: list[Listed]) -> None:
         _check_usable(manifest)
-        snapshot = Snapshot(self._directory, manifest, self._snapshot)
+        snapshot = Snapshot(self._directory, manifest, self._snapshot, self._failures)
         self._snapshot, self._listed = snapshot, listed
 
     @property
@@ -198,6 +211,26 @@ class LocalStore:
 
     def harness_configuration(self, version: Version) -> Configuration:
         return read_configuration(self._current, version)
+
+    # --- failures ------------------------------------------------------------------------------------------------
+    def failure_modes(self, filters: TraceFilters, rules: tuple[str, ...] | None, work: Work) -> FailureModes:
+        snapshot = self._current
+        return snapshot.remembered(
+            f"failures {rules} {filters.model_dump_json()}",
+            lambda: read_failure_modes(snapshot, *self._selection(snapshot, filters, work), work, rules),
+        )
+
+    def failure_evidence(self, modes: Sequence[FailureMode], work: Work) -> list[FailureEvidence]:
+        snapshot, found = self._current, list[FailureEvidence]()
+        sources = Sources(snapshot.manifest.sources)
+        for mode in modes:
+            work.check()
+            key = self._key(snapshot, mode.trace_id)
+            places, _, _ = self._chosen(snapshot, key, mode.trace_id, [mode.span_id])
+            (text,) = list(sources.texts(places))[:1]
+            record = sources.record(int(places.source_no[0]), text, snapshot.trace_id(key))
+            found.append(FailureEvidence(mode, quote_failure(record, mode.rule, mode.text)))
+        return found
 
     # --- traces ------------------------------------------------------------------------------------------------
     def _selection(self, snapshot: Snapshot, filters: TraceFilters, work: Work) -> tuple[str, list[Any]]:

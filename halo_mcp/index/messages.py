@@ -15,9 +15,9 @@ from halo_mcp.index.span import Json, as_list, as_mapping, as_text
 
 Direction = Literal["input", "output"]
 
-_FLAT: Final[Mapping[Direction, tuple[str, str]]] = {
-    "input": ("llm.input_messages.", "gen_ai.prompt."),
-    "output": ("llm.output_messages.", "gen_ai.completion."),
+_FLAT: Final[Mapping[Direction, tuple[str, ...]]] = {
+    "input": semconv.FLAT_INPUT_PREFIXES,
+    "output": semconv.FLAT_OUTPUT_PREFIXES,
 }
 _JSON: Final[Mapping[Direction, tuple[str, ...]]] = {
     "input": semconv.INPUT_MESSAGES,

@@ -5,24 +5,20 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import numpy as np
 
 from halo_mcp.index import columns
+from halo_mcp.index.failure_rules import LOOP_RULE
+from halo_mcp.index.failures import FailureMode, read_failure_modes
 from halo_mcp.index.snapshot import Snapshot, among_spans
-from halo_mcp.index.store import Coverage, ErrorGroup, NamedCount, Outcome, Overview, ToolStats
+from halo_mcp.index.store import Coverage, NamedCount, Outcome, Overview, ToolStats
 from halo_mcp.index.work import Work
 
 SAMPLE_TRACES: Final = 20
 """HALO's number of sample ids."""
-ERROR_GROUPS: Final = 20
-"""HALO's number of error groups; the text shows fewer."""
-_EXAMPLE_TRACES: Final = 3
 _ID_LISTS: Final = 500
-
-_MASKED: Final = "regexp_replace(text, '[0-9a-fA-F]{8,}|[0-9]+', '#', 'g')"
-"""Texts that differ only in numbers and hex ids are one group."""
 
 _TOTALS: Final = """
 SELECT count(*), coalesce(sum(span_count), 0)::BIGINT, min(start_time_unix_nano), max(end_time_unix_nano),
@@ -46,11 +42,6 @@ _AGENT_IDS: Final = f"""
 SELECT DISTINCT agent_id FROM spans WHERE agent_id IS NOT NULL AND {{spans}} ORDER BY agent_id LIMIT {_ID_LISTS}
 """
 
-_ERRORS: Final = """
-SELECT name, tool_name, failure_text AS text, exception_type, trace_id, span_id
-FROM spans WHERE is_original_error AND status_code = 'ERROR' AND {spans}
-"""
-
 
 def read_overview(snapshot: Snapshot, selected: str, values: list[Any], work: Work) -> Overview:
     """The Overview of the traces for which the condition ``selected`` (with its values) holds."""
@@ -63,13 +54,14 @@ def read_overview(snapshot: Snapshot, selected: str, values: list[Any], work: Wo
         )
 
     with ThreadPoolExecutor(1, thread_name_prefix="halo-mcp-overview") as pool:
-        errors = pool.submit(_errors, query)
+        reading = pool.submit(read_failure_modes, snapshot, selected, values, work)
         (totals,) = query(_TOTALS)
         facets = query(_FACETS)
         outcomes, runs = _outcomes(query)
         agent_ids = tuple(row[0] for row in query(_AGENT_IDS))
         samples = _samples(snapshot, selected, values, work)
-        error_rows, exception_types = errors.result()
+        exception_types = _exception_types(query)
+        failures = reading.result()
     return Overview(
         *totals[:15],
         outcomes=outcomes,
@@ -80,10 +72,9 @@ def read_overview(snapshot: Snapshot, selected: str, values: list[Any], work: Wo
         agents=_named(facets, 2),
         agent_ids=agent_ids,
         models=_named([row for row in facets if row[0] == "LLM"], 3) or _named(facets, 3),
-        tools=_tools(facets, error_rows),
+        tools=_tools(facets, failures.modes),
         exception_types=exception_types,
-        errors=tuple(_error_group(row) for row in error_rows[:ERROR_GROUPS]),
-        error_group_count=len(error_rows),
+        failures=failures,
         coverage=_coverage(facets),
         sample_trace_ids=samples,
     )
@@ -128,52 +119,32 @@ def _outcomes(
     return outcomes, tuple(row for row in rows if row[0] is not None)
 
 
-def _errors(
-    query: Callable[[str], list[tuple[Any, ...]]],
-) -> tuple[list[tuple[Any, ...]], tuple[NamedCount, ...]]:
-    """Rows about groups of original errors, most frequent first; and exception types."""
-    groups = query(
-        f"SELECT name, {_MASKED} AS masked, tool_name, arg_min(text, (trace_id, span_id)), count(*), "
-        f"count(DISTINCT trace_id), min((trace_id, span_id)), list_sort(list(DISTINCT trace_id))[1:{_EXAMPLE_TRACES}] "
-        f"FROM ({_ERRORS}) GROUP BY ALL ORDER BY 5 DESC, 1, 2, 3"
+def _exception_types(query: Callable[[str], list[tuple[Any, ...]]]) -> tuple[NamedCount, ...]:
+    rows = query(
+        "SELECT exception_type, count(*) FROM spans WHERE is_original_error AND exception_type IS NOT NULL "
+        "AND {spans} GROUP BY 1 ORDER BY 2 DESC, 1"
     )
-    types = query(
-        f"SELECT exception_type, count(*) FROM ({_ERRORS}) WHERE exception_type IS NOT NULL "
-        "GROUP BY 1 ORDER BY 2 DESC, 1"
-    )
-    return groups, tuple(NamedCount(*row) for row in types)
+    return tuple(NamedCount(*row) for row in rows)
 
 
-def _error_group(row: tuple[Any, ...]) -> ErrorGroup:
-    return ErrorGroup(
-        span_name=row[0],
-        text=row[3] or "",
-        spans=row[4],
-        traces=row[5],
-        trace_id=_member(row[6], 0),
-        span_id=_member(row[6], 1),
-        example_trace_ids=tuple(row[7]),
-    )
-
-
-def _tools(facets: Sequence[tuple[Any, ...]], errors: Sequence[tuple[Any, ...]]) -> tuple[ToolStats, ...]:
+def _tools(facets: Sequence[tuple[Any, ...]], modes: Sequence[FailureMode]) -> tuple[ToolStats, ...]:
     calls: Counter[str] = Counter()
     failures: Counter[str] = Counter()
     for row in facets:
         if row[4] is not None:
             calls[row[4]] += row[9]
             failures[row[4]] += row[9] if row[5] else 0
-    top: dict[str, tuple[str, int]] = {}
-    for row in errors:
-        if row[2] is not None and row[4] > top.get(row[2], ("", 0))[1]:
-            top[row[2]] = (row[3] or "", row[4])
-    ordered = sorted(calls, key=lambda name: (-failures[name], -calls[name], name))
-    return tuple(ToolStats(name, calls[name], failures[name], *top.get(name, (None, 0))) for name in ordered)
-
-
-def _member(pair: Any, index: int) -> str:
-    members = list(cast("dict[str, Any]", pair).values()) if isinstance(pair, dict) else pair
-    return str(members[index])
+    soft: Counter[str] = Counter()
+    top: dict[str, FailureMode] = {}
+    for mode in modes:
+        if mode.tool_name is not None and mode.rule != LOOP_RULE:
+            soft[mode.tool_name] += 0 if mode.is_hard else mode.spans
+            top[mode.tool_name] = max(top.get(mode.tool_name, mode), mode, key=lambda other: other.spans)
+    told = {name: (mode.text, mode.spans) for name, mode in top.items()}
+    ordered = sorted(calls, key=lambda name: (-failures[name] - soft[name], -calls[name], name))
+    return tuple(
+        ToolStats(name, calls[name], failures[name], soft[name], *told.get(name, (None, 0))) for name in ordered
+    )
 
 
 def _samples(snapshot: Snapshot, selected: str, values: list[Any], work: Work) -> tuple[str, ...]:

@@ -117,7 +117,9 @@ OUTPUT_CALLS: Final = (
     "ai.response.toolCalls",
 )
 """The text and the first tool call of a model's answer, where they are attributes of their own."""
-FLAT_PREFIXES: Final = ("llm.input_messages.", "llm.output_messages.", "gen_ai.prompt.", "gen_ai.completion.")
+FLAT_INPUT_PREFIXES: Final = ("llm.input_messages.", "gen_ai.prompt.")
+FLAT_OUTPUT_PREFIXES: Final = ("llm.output_messages.", "gen_ai.completion.")
+FLAT_PREFIXES: Final = FLAT_INPUT_PREFIXES + FLAT_OUTPUT_PREFIXES
 """Flattened messages: ``llm.input_messages.0.message.role`` (OpenInference), ``gen_ai.prompt.0.role`` (Traceloop)."""
 
 # --- the harness: what an agent was given before it started ------------------------------------------------------

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 
+from halo_mcp.index.failures import FailureEvidence, FailureMode, FailureModes
 from halo_mcp.index.filters import TraceFilters
 from halo_mcp.index.semconv import ObservationKind
 from halo_mcp.index.span import Span
@@ -144,28 +145,15 @@ class NamedCount:
 
 
 @dataclass(frozen=True, slots=True)
-class ErrorGroup:
-    """Original errors of one span name whose texts differ only in numbers and ids."""
-
-    span_name: str
-    text: str
-    """Verbatim, of the example."""
-    spans: int
-    traces: int
-    trace_id: str
-    span_id: str
-    example_trace_ids: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class ToolStats:
-    """Calls of one tool; failures are calls with status ERROR."""
+    """Calls of one tool; failures are calls with status ERROR, soft failures those that failed by some rule."""
 
     name: str
     calls: int
     failures: int
+    soft_failures: int = 0
     top_error: str | None = None
-    """Verbatim text of the most common error."""
+    """Verbatim text of the most common failure."""
     top_error_count: int = 0
 
 
@@ -211,9 +199,7 @@ class Overview:
     models: tuple[NamedCount, ...]
     tools: tuple[ToolStats, ...]
     exception_types: tuple[NamedCount, ...]
-    errors: tuple[ErrorGroup, ...]
-    """The most common; ``error_group_count`` says how many groups there are."""
-    error_group_count: int
+    failures: FailureModes
     coverage: Coverage
     sample_trace_ids: tuple[str, ...]
     """At most 20, spread evenly over the traces in time order."""
@@ -304,6 +290,14 @@ class SpanStore(Protocol):
 
     def harness_configuration(self, version: Version) -> Configuration:
         """What one harness version is, in full."""
+        ...
+
+    def failure_modes(self, filters: TraceFilters, rules: tuple[str, ...] | None, work: Work) -> FailureModes:
+        """What fails in the matching traces; ``rules``: the soft-error rules that count, None for the usual ones."""
+        ...
+
+    def failure_evidence(self, modes: Sequence[FailureMode], work: Work) -> list[FailureEvidence]:
+        """The modes, each with a quote from its example."""
         ...
 
     def traces(

@@ -59,7 +59,7 @@ def original_errors(parents: Rows, error: Flags) -> Flags:
 
 
 def loops(groups: Rows, calls: Rows, least: int) -> Flags:
-    """Which calls are among ``least`` or more equal ones in a row: ``calls`` in time order within each of ``groups``."""
+    """Which calls are among ``least`` or more equal ones in a row; ``calls`` in time order within each group."""
     import numpy as np
 
     if not len(calls):

@@ -7,6 +7,7 @@ from typing import Final
 
 from halo_mcp.tools.calls import ToolFunction
 from halo_mcp.tools.cost import analyze_cost
+from halo_mcp.tools.failures import list_failure_modes
 from halo_mcp.tools.harness import list_harness_versions
 from halo_mcp.tools.overview import get_dataset_overview, list_datasets
 from halo_mcp.tools.query import count_traces, query_traces
@@ -29,6 +30,7 @@ class Published:
 
 CATALOG: Final = (
     Published(get_dataset_overview, "Dataset overview", always_load=True),
+    Published(list_failure_modes, "Failure modes", "what fails how often errors root cause grouped"),
     Published(query_traces, "List traces", "find traces by outcome error tool model agent time regex"),
     Published(count_traces, "Count traces", "count traces by group, test hypothesis, rates"),
     Published(view_trace, "Read a trace", "read trace spans tree messages tool calls", large=True),

@@ -10,21 +10,25 @@ from pydantic import Field
 
 from halo_mcp.datasets import Datasets
 from halo_mcp.errors import HaloError
+from halo_mcp.index.failures import FailureModes
 from halo_mcp.index.filters import TraceFilters
-from halo_mcp.index.store import ErrorGroup, Overview, Source, StoreInfo, ToolStats
+from halo_mcp.index.store import Overview, Source, StoreInfo, ToolStats
 from halo_mcp.index.work import Work
 from halo_mcp.tools.budget import DEFAULT_CHARS, OVERVIEW_CHARS, Page, preview
+from halo_mcp.tools.failures import mode_json, pattern, where
 from halo_mcp.tools.params import ALL_TRACES, Answer, Call, Filters, call_text
 from halo_mcp.tools.render import counted, duration, moment, moment_nano, names, number, pairs, share, size
 
-_ERROR_TEXT_CHARS = 170
-_ERRORS_SHOWN = 10
+_ERROR_TEXT_CHARS = 120
+_MODES_SHOWN = 8
 _TOOLS_SHOWN = 12
 _PROBLEMS_SHOWN = 3
 _NAME_CHARS = 60
 _FILTER_CHARS = 300
 _JSON_NAMES = 300
 """Of each kind of name, the most frequent; ``left_out`` counts the rest."""
+_JSON_MODES = 20
+"""HALO's number of error groups."""
 _JSON_SOURCES = 50
 """list_datasets has them all."""
 
@@ -97,12 +101,12 @@ def _info_json(name: str, info: StoreInfo) -> dict[str, Any]:
 def get_dataset_overview(call: Call, filters: Filters = ALL_TRACES) -> Answer:
     """Summarise a dataset (or the traces that match `filters`) in one page. Call this first.
 
-    Traces, time span, outcomes, runs; spans with errors, split into original failures and their propagation; calls,
-    failures and top error per tool; exception types; the most common error texts with a trace id and span id each;
-    tokens per model without double counting; agents; what could not be read; sample trace ids spread over the data.
+    Traces, time span, outcomes, runs; spans with errors, split into original failures and their propagation; per tool
+    calls, failures and top failure; exception types; the top failure modes with a trace id and span id each; tokens
+    per model without double counting; agents; what could not be read; sample trace ids spread over the data.
     Counts are exact and cover all matching traces. Costs milliseconds (seconds when filters hold regex_pattern).
     An error status is a fact about a span: has_errors=false is not success, see outcomes.
-    Next: query_traces for lists, view_trace for one trace, count_traces to test a hypothesis on all traces.
+    Next: list_failure_modes for quotes, contrast_traces for causes, query_traces and view_trace to read.
     """
     overview = call.store.overview(filters, call.work)
     info = call.store.info()
@@ -111,7 +115,7 @@ def get_dataset_overview(call: Call, filters: Filters = ALL_TRACES) -> Answer:
         if not page.add(line):
             page.add("… (cut here; narrow with filters)")
             break
-    return Answer(page.close(_next_steps(call, overview)), _overview_json(overview, info))
+    return Answer(page.close(_next_steps(call, filters, overview)), _overview_json(overview, info))
 
 
 def _overview_lines(call: Call, filters: TraceFilters, o: Overview, info: StoreInfo) -> Iterator[str]:
@@ -144,7 +148,7 @@ def _overview_lines(call: Call, filters: TraceFilters, o: Overview, info: StoreI
         types = (f"{_short(t.name)} {number(t.spans)}" for t in o.exception_types)
         yield f"exception types (original failures): {names(types, 12)}"
     yield from _tool_lines(o.tools)
-    yield from _error_lines(o)
+    yield from _failure_lines(o.failures)
     yield from _coverage_lines(o, info)
     yield f"sample trace ids (spread over time): {names(o.sample_trace_ids, 8)}"
 
@@ -170,32 +174,36 @@ def _outcome_lines(o: Overview) -> Iterator[str]:
 def _tool_lines(tools: Sequence[ToolStats]) -> Iterator[str]:
     if not tools:
         return
-    yield f"tools ({len(tools)}), most failures first: calls / failures with status ERROR / top error"
+    yield f"tools ({len(tools)}), most failures first: calls / with status ERROR / failed by their output / top failure"
     for tool in tools[:_TOOLS_SHOWN]:
         top = f" / {number(tool.top_error_count)}x {preview(tool.top_error, 110)}" if tool.top_error else ""
-        yield f"  {_short(tool.name)} {number(tool.calls)} / {share(tool.failures, tool.calls)}{top}"
+        failed = f"{share(tool.failures, tool.calls)} / {share(tool.soft_failures, tool.calls)}"
+        yield f"  {_short(tool.name)} {number(tool.calls)} / {failed}{top}"
     if len(tools) > _TOOLS_SHOWN:
         yield f"  +{len(tools) - _TOOLS_SHOWN} more tools"
 
 
-def _error_lines(o: Overview) -> Iterator[str]:
-    if not o.errors:
+def _failure_lines(found: FailureModes) -> Iterator[str]:
+    if not found.mode_count:
         return
-    shown = o.errors[:_ERRORS_SHOWN]
-    counted = f"{len(shown)} of {o.error_group_count} texts"
-    yield f"most common original failures ({counted}; numbers and hex ids masked when grouping):"
-    for group in shown:
-        yield f"  {_error_line(group)}"
-    left = o.original_errors - sum(group.spans for group in shown)
+    shown = found.modes[:_MODES_SHOWN]
+    yield (
+        f"failure modes ({len(shown)} of {number(found.mode_count)}; errors where they begin, soft errors by rule, loops)"
+        ": id / spans / traces (of failing, of passing) / what / example"
+    )
+    for mode in shown:
+        outcomes = ""
+        if found.failing_traces or found.passing_traces:
+            outcomes = f" ({number(mode.failing_traces)}, {number(mode.passing_traces)})"
+        what = preview(pattern(mode), _ERROR_TEXT_CHARS)
+        rule = "" if mode.is_hard else f" · {mode.rule}"
+        yield (
+            f"  [{mode.id}] {number(mode.spans)} / {number(mode.traces)}{outcomes} / {where(mode)}{rule} · {what} "
+            f"/ trace {mode.trace_id} span {mode.span_id}"
+        )
+    left = found.spans - sum(mode.spans for mode in shown)
     if left:
-        yield f"  the rest: {number(left)} spans in {o.error_group_count - len(shown)} further texts"
-
-
-def _error_line(group: ErrorGroup) -> str:
-    text = preview(group.text, _ERROR_TEXT_CHARS) or "(no text)"
-    where = f"trace {group.trace_id} span {group.span_id}"
-    counts = f"{counted(group.spans, 'span')}, {counted(group.traces, 'trace')}"
-    return f"{counts} · {_short(group.span_name)} · {text} · e.g. {where}"
+        yield f"  the rest: {counted(left, 'span')} of {counted(found.mode_count - len(shown), 'further mode')}"
 
 
 def _short(name: str) -> str:
@@ -230,14 +238,14 @@ def _coverage_lines(o: Overview, info: StoreInfo) -> Iterator[str]:
         yield f"{counted(o.missing_parents, 'span')} with a parent that is not in the data"
 
 
-def _next_steps(call: Call, o: Overview) -> str:
+def _next_steps(call: Call, filters: TraceFilters, o: Overview) -> str:
     if not o.total_traces:
         return "Nothing matches; drop a filter."
     steps: list[str] = []
-    if o.errors:
-        steps.append(call_text("view_trace", dataset=call.named, trace_id=o.errors[0].trace_id))
+    if o.failures.mode_count:
+        steps.append(call_text("list_failure_modes", dataset=call.named, filters=filters.given()))
     chosen = {"outcome": ["fail"]} if o.outcomes["fail"] else {"has_errors": True} if o.error_traces else {}
-    steps.append(call_text("query_traces", dataset=call.named, filters=chosen))
+    steps.append(call_text("query_traces", dataset=call.named, filters=filters.given() | chosen))
     return "Next: " + " or ".join(steps)
 
 
@@ -259,18 +267,9 @@ def _overview_json(o: Overview, info: StoreInfo) -> dict[str, Any]:
         "otel_error_span_count": o.error_spans,
         "original_error_span_count": o.original_errors,
         "tool_error_span_count": o.tool_error_spans,
-        "error_taxonomy": [
-            {
-                "span_name": group.span_name,
-                "status_message": group.text,
-                "error_span_count": group.spans,
-                "trace_count": group.traces,
-                "example_trace_ids": list(group.example_trace_ids),
-                "example_span_id": group.span_id,
-            }
-            for group in o.errors
-        ],
-        "error_text_count": o.error_group_count,
+        "error_taxonomy": [mode_json(mode) for mode in o.failures.modes[:_JSON_MODES]],
+        "failure_mode_count": o.failures.mode_count,
+        "failing_span_count": o.failures.spans,
         "exception_types": {t.name: t.spans for t in o.exception_types[:_JSON_NAMES]},
         "total_input_tokens": o.input_tokens,
         "total_output_tokens": o.output_tokens,
@@ -298,6 +297,7 @@ def _overview_json(o: Overview, info: StoreInfo) -> dict[str, Any]:
                 "tool_name": tool.name,
                 "call_count": tool.calls,
                 "failure_count": tool.failures,
+                "soft_failure_count": tool.soft_failures,
                 "top_error": tool.top_error,
                 "top_error_count": tool.top_error_count,
             }
