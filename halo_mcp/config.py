@@ -13,6 +13,7 @@ from typing import Final, Literal
 
 from halo_mcp.errors import BadArgument
 from halo_mcp.index.failure_rules import DEFAULT_RULES, RULE_NAMES
+from halo_mcp.index.prices import PriceTable, read_prices
 
 Origin = Literal["argument", "environment", "default"]
 
@@ -28,6 +29,8 @@ class Settings:
     deadline_s: float = DEFAULT_DEADLINE_S
     roots: tuple[Path, ...] = ()
     """Directories under which a client may open further files; none by default."""
+    prices: PriceTable | None = None
+    """What tokens cost, read from the file named by ``--prices``; without it no answer speaks of money."""
     soft_rules: tuple[str, ...] = DEFAULT_RULES
     """The soft-error rules that count as failures."""
     origins: Mapping[str, Origin] = field(default_factory=dict[str, Origin])
@@ -38,6 +41,7 @@ def load_settings(
     index_dir: Path | None = None,
     deadline_s: float | None = None,
     roots: Sequence[Path] = (),
+    prices: Path | None = None,
     soft_rules: str | None = None,
     environ: Mapping[str, str] | None = None,
 ) -> Settings:
@@ -56,11 +60,13 @@ def load_settings(
     directory = choose("index_dir", None if index_dir is None else str(index_dir))
     deadline = choose("deadline_s", None if deadline_s is None else str(deadline_s))
     listed = choose("roots", os.pathsep.join(map(str, roots)) or None)
+    table = choose("prices", None if prices is None else str(prices))
     rules = choose("soft_rules", soft_rules)
     return Settings(
         index_dir=Path(directory).expanduser().absolute() if directory else _default_index_dir(),
         deadline_s=_positive_seconds(deadline) if deadline else DEFAULT_DEADLINE_S,
         roots=tuple(Path(root).expanduser().resolve() for root in (listed or "").split(os.pathsep) if root),
+        prices=read_prices(Path(table).expanduser()) if table else None,
         soft_rules=_rules(rules) if rules else DEFAULT_RULES,
         origins=origins,
     )

@@ -32,6 +32,7 @@ def parser() -> argparse.ArgumentParser:
         default=[],
         help="directory under which clients may open further files; may be repeated [env: HALO_MCP_ROOTS]",
     )
+    result.add_argument("--prices", type=Path, help="JSON file: model -> USD per million tokens [env: HALO_MCP_PRICES]")
     result.add_argument(
         "--soft-rules",
         metavar="NAME,...",
@@ -45,7 +46,11 @@ def main(arguments: Sequence[str]) -> int:
     given = parser().parse_args(arguments)
     try:
         settings = load_settings(
-            index_dir=given.index_dir, deadline_s=given.deadline_s, roots=given.root, soft_rules=given.soft_rules
+            index_dir=given.index_dir,
+            deadline_s=given.deadline_s,
+            roots=given.root,
+            soft_rules=given.soft_rules,
+            prices=given.prices,
         )
         datasets = Datasets(parse_sources(given.sources), settings)
     except HaloError as error:

@@ -50,10 +50,12 @@ _PICTURES: Final = (
 _NO_SOURCE: Final = "Give at least one trace file, for example: halo-mcp overview traces.jsonl"
 
 
-def opened(sources: Sequence[str], index_dir: Path | None, deadline_s: float | None = None) -> Datasets:
+def opened(
+    sources: Sequence[str], index_dir: Path | None, deadline_s: float | None = None, prices: Path | None = None
+) -> Datasets:
     if not sources:
         raise BadArgument(_NO_SOURCE)
-    return Datasets(parse_sources(sources), load_settings(index_dir=index_dir, deadline_s=deadline_s))
+    return Datasets(parse_sources(sources), load_settings(index_dir=index_dir, deadline_s=deadline_s, prices=prices))
 
 
 def parse_filters(given: Sequence[str]) -> Any:
@@ -98,12 +100,13 @@ def show(
     tool: str,
     arguments: dict[str, Any],
     as_json: bool,
+    prices: Path | None = None,
 ) -> Mapping[str, Any]:
     """Call a tool, print its answer and return its data; arguments are checked as the server checks them."""
     from halo_mcp.tools.calls import answer, checked, problems
     from halo_mcp.tools.catalog import by_name
 
-    datasets = opened(sources, index_dir, deadline_s)
+    datasets = opened(sources, index_dir, deadline_s, prices)
     function = by_name(tool)
     try:
         arguments = checked(function, arguments)

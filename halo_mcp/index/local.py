@@ -17,6 +17,7 @@ from halo_mcp.errors import IndexFailure, NotTraces, SourceUnreadable, UnknownSp
 from halo_mcp.index.build import update_index
 from halo_mcp.index.columns import FailureColumns
 from halo_mcp.index.contrast import Contrast, contrast
+from halo_mcp.index.cost import CostReport, read_cost
 from halo_mcp.index.dataset_matches import DatasetMatches, MatchGroupKey, Where
 from halo_mcp.index.dataset_search import search_dataset
 from halo_mcp.index.evidence import quote_failure
@@ -27,11 +28,15 @@ from halo_mcp.index.filters import DURATION_MS, TOKENS, AttributeFilter, TraceFi
 from halo_mcp.index.finding import finder
 from halo_mcp.index.formats.canonical import parse_record
 from halo_mcp.index.formats.sniff import why_not_traces
+from halo_mcp.index.harness import HarnessVersions, read_versions
+from halo_mcp.index.harness_facts import Configuration
+from halo_mcp.index.harness_reading import Version, read_configuration
 from halo_mcp.index.ids import normalize_id
 from halo_mcp.index.measure import read_measured
 from halo_mcp.index.overview import read_overview
 from halo_mcp.index.patterns import Pattern, compile_pattern
 from halo_mcp.index.places import Places
+from halo_mcp.index.prices import PriceTable
 from halo_mcp.index.reading import Sources
 from halo_mcp.index.scan import Condition, matching_traces, pattern_condition
 from halo_mcp.index.search import SpanSearch
@@ -238,6 +243,22 @@ class LocalStore:
         condition, values = self._selection(snapshot, group, work)
         keys = snapshot.arrays(f"SELECT trace_key FROM traces WHERE {condition}", values, work)["trace_key"]
         return np.isin(population.keys, keys.astype(np.int64))
+    def cost(self, filters: TraceFilters, prices: PriceTable | None, work: Work) -> CostReport:
+        snapshot = self._current
+        return snapshot.remembered(
+            f"cost {prices} {filters.model_dump_json()}",
+            lambda: read_cost(snapshot, *self._selection(snapshot, filters, work), prices, work),
+        )
+
+    def harness_versions(self, filters: TraceFilters, work: Work) -> HarnessVersions:
+        snapshot = self._current
+        return snapshot.remembered(
+            f"harness versions {filters.model_dump_json()}",
+            lambda: read_versions(snapshot, *self._selection(snapshot, filters, work), work),
+        )
+
+    def harness_configuration(self, version: Version) -> Configuration:
+        return read_configuration(self._current, version)
 
     # --- failures ------------------------------------------------------------------------------------------------
     def failure_modes(self, filters: TraceFilters, rules: tuple[str, ...] | None, work: Work) -> FailureModes:

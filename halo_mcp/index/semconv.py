@@ -124,6 +124,67 @@ FLAT_PREFIXES: Final = FLAT_INPUT_PREFIXES + FLAT_OUTPUT_PREFIXES
 FLAT_INPUT_PREFIXES: Final = ("llm.input_messages.", "gen_ai.prompt.")
 """Those of them that were given to the model."""
 
+# --- the harness: what an agent was given before it started ------------------------------------------------------
+PROMPT_ROLES: Final = ("system", "developer")
+"""Roles of the messages that a harness writes, not a user."""
+PROMPT_MESSAGES: Final = (*INPUT_MESSAGES, "ai.prompt.messages")
+"""JSON lists of messages whose first ones may be the system prompt."""
+SYSTEM_INSTRUCTIONS: Final = ("gen_ai.system_instructions", "agent.instructions", "system_prompt")
+"""The system prompt where it stands apart from the messages: text, or a JSON list of parts."""
+PROMPT_TEMPLATE: Final = ("llm.prompt_template.template",)
+PROMPT_VARIABLES: Final = ("llm.prompt_template.variables",)
+"""JSON object: what was filled into the template."""
+PROMPT_VERSION: Final = (
+    "llm.prompt_template.version",
+    "langfuse.observation.prompt.version",
+    "gen_ai.prompt.version",
+    "prompt.version",
+)
+SERVICE_VERSION: Final = "service.version"
+"""A resource attribute."""
+TOOL_DEFINITIONS: Final = ("llm.tools", "gen_ai.tool.definitions", "ai.prompt.tools", "mcp.tools.listed")
+"""JSON lists of tools, as objects, or as strings that hold an object or a bare name."""
+FLAT_TOOL_DEFINITIONS: Final = ("llm.tools.", "llm.request.functions.", "mcp.tools.")
+"""Flattened: ``llm.tools.0.tool.json_schema`` (OpenInference), ``llm.request.functions.0.name`` (Traceloop)."""
+TOOL_LIST: Final = ("agent.tools",)
+"""JSON list of bare names: read only where no definitions are recorded."""
+REQUEST_PARAMETERS: Final = (
+    "gen_ai.request.temperature",
+    "gen_ai.request.top_p",
+    "gen_ai.request.top_k",
+    "gen_ai.request.max_tokens",
+    "gen_ai.request.frequency_penalty",
+    "gen_ai.request.presence_penalty",
+    "gen_ai.request.stop_sequences",
+    "gen_ai.request.choice.count",
+    "gen_ai.request.reasoning.effort",
+)
+"""Beside INVOCATION_PARAMETERS; the last part of the key is the parameter's name."""
+NO_SAMPLING_PARAMETERS: Final = frozenset(
+    (
+        "model",
+        "messages",
+        "input",
+        "prompt",
+        "system",
+        "instructions",
+        "tools",
+        "functions",
+        "seed",
+        "user",
+        "metadata",
+        "safety_identifier",
+        "prompt_cache_key",
+        "previous_response_id",
+        "conversation",
+        "headers",
+        "extra_headers",
+        "extra_body",
+        "api_key",
+    )
+)
+"""Members of the invocation parameters that tell who asked for what, are compared elsewhere, or may be secret."""
+
 # --- observation kind: the first rule that knows the value wins ----------------------------------------------------
 _KIND_NAMES: Final[dict[str, ObservationKind]] = {kind.lower(): kind for kind in OBSERVATION_KINDS}
 

@@ -21,9 +21,14 @@ from halo_mcp.index.work import Work
 if TYPE_CHECKING:
     from halo_mcp.index.checks import FailureSelector
     from halo_mcp.index.contrast import Contrast
+    from halo_mcp.index.cost import CostReport
     from halo_mcp.index.dataset_matches import DatasetMatches, MatchGroupKey, Where
     from halo_mcp.index.features import TraceFeatures
+    from halo_mcp.index.harness import HarnessVersions
+    from halo_mcp.index.harness_facts import Configuration
+    from halo_mcp.index.harness_reading import Version
     from halo_mcp.index.patterns import Pattern
+    from halo_mcp.index.prices import PriceTable
     from halo_mcp.index.segments import IngestReport
     from halo_mcp.index.views import SqlState
 
@@ -316,6 +321,16 @@ class SpanStore(Protocol):
         self, filters: TraceFilters, group_a: TraceFilters | None, group_b: TraceFilters | None, work: Work
     ) -> Contrast:
         """What separates two groups among the traces that match ``filters``; None (at most once) is all others."""
+    def cost(self, filters: TraceFilters, prices: PriceTable | None, work: Work) -> CostReport:
+        """Where the tokens of the matching traces go; money too where there are prices."""
+        ...
+
+    def harness_versions(self, filters: TraceFilters, work: Work) -> HarnessVersions:
+        """Which prompts, tools, models and parameters the matching traces ran under."""
+        ...
+
+    def harness_configuration(self, version: Version) -> Configuration:
+        """What one harness version is, in full."""
         ...
 
     def failure_modes(self, filters: TraceFilters, rules: tuple[str, ...] | None, work: Work) -> FailureModes:

@@ -13,6 +13,8 @@ MAX_CHARS: Final = 150_000
 OVERVIEW_CHARS: Final = 6_000
 COMPARE_CHARS: Final = 6_000
 """Of contrasts and comparisons of two groups of traces; typical ones are half of it."""
+VERSIONS_CHARS: Final = 6_000
+COST_CHARS: Final = 6_000
 VIEW_ATTRIBUTE_CHARS: Final = 4_096
 """Per attribute where a whole trace is shown (HALO's number)."""
 SPAN_ATTRIBUTE_CHARS: Final = 16_384

@@ -81,3 +81,5 @@ def _call(datasets: Datasets, used: list[SpanStore], work: Work, dataset: str) -
 def _call(datasets: Datasets, name: str, work: Work) -> Call:
     _, store = datasets.get(name)
     return Call(name, store.pinned(), work.renewed(datasets.settings.deadline_s), datasets.names[0], datasets.workers)
+    settings = datasets.settings
+    return Call(name, store.pinned(), work.renewed(settings.deadline_s), datasets.names[0], settings.prices)

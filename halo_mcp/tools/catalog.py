@@ -9,7 +9,9 @@ from halo_mcp.tools.calls import ToolFunction
 from halo_mcp.tools.code import run_code
 from halo_mcp.tools.compare import compare_datasets
 from halo_mcp.tools.contrast import contrast_traces
+from halo_mcp.tools.cost import analyze_cost
 from halo_mcp.tools.failures import list_failure_modes
+from halo_mcp.tools.harness import list_harness_versions
 from halo_mcp.tools.overview import get_dataset_overview, list_datasets
 from halo_mcp.tools.query import count_traces, query_traces
 from halo_mcp.tools.search import search_trace
@@ -46,6 +48,8 @@ CATALOG: Final = (
     Published(query_sql, "Query with SQL", "SQL select group by join aggregate"),
     Published(run_code, "Run Python", "python code script"),
     Published(search_dataset, "Search all traces", "grep regex across traces counts by group tool snippets"),
+    Published(analyze_cost, "Token cost", "tokens cost by model agent turn tool, context growth, waste"),
+    Published(list_harness_versions, "Harness versions", "prompt versions, system prompt diff, tools model parameters"),
     Published(list_datasets, "List datasets", "loaded trace files, open file, ingest problems"),
 )
 """In the order in which clients list them."""

@@ -14,6 +14,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from halo_mcp.errors import InvalidCursor
 from halo_mcp.index.filters import TraceFilters
+from halo_mcp.index.prices import PriceTable
 from halo_mcp.index.store import SpanStore
 from halo_mcp.index.work import Work
 from halo_mcp.sandbox.workers import Workers
@@ -40,6 +41,8 @@ class Call:
     """
     workers: Workers = field(default_factory=Workers)
     """Of the whole server."""
+    prices: PriceTable | None = None
+    """What tokens cost, where the user has said so."""
 
     @property
     def named(self) -> str:

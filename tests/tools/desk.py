@@ -16,6 +16,7 @@ from halo_mcp.datasets import Datasets
 from halo_mcp.index.work import Work
 from halo_mcp.server import build_tools, create_server
 from halo_mcp.tools.calls import ToolFunction, about_all_datasets, answer, checked
+from halo_mcp.tools.catalog import CATALOG
 from halo_mcp.tools.code import run_code
 from halo_mcp.tools.compare import compare_datasets
 from halo_mcp.tools.contrast import contrast_traces
@@ -48,6 +49,7 @@ FUNCTIONS: Final[dict[str, ToolFunction]] = {
         list_datasets,
     )
 }
+FUNCTIONS: Final[dict[str, ToolFunction]] = {entry.function.__name__: entry.function for entry in CATALOG}
 
 
 class NextCall(NamedTuple):
