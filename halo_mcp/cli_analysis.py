@@ -5,8 +5,6 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
-from pathlib import Path
-from typing import Annotated
 
 import typer
 
@@ -18,6 +16,73 @@ FailOn = Literal["worse", "no-evidence", "never"]
 
 def _group(flag: str, meaning: str) -> object:
     return typer.Option(flag, metavar="FILTER=VALUE", help=meaning)
+
+
+@app.command()
+def failures(
+    sources: Sources,
+    where: Where = [],  # noqa: B006
+    limit: Annotated[int, typer.Option(min=1, max=100)] = 10,
+    soft_rules: Annotated[str, typer.Option(help="count only these soft-error rules: NAME,...")] = "",
+    cursor: Annotated[str, typer.Option(help="from the previous page")] = "",
+    index_dir: IndexDir = None,
+    deadline_s: Deadline = None,
+    as_json: Json = False,
+) -> None:
+    """List what fails, grouped: hard errors, soft errors, loops."""
+    arguments = {
+        "filters": parse_filters(where),
+        "limit": limit,
+        "soft_rules": [name for name in soft_rules.split(",") if name],
+        "cursor": cursor,
+    }
+    show(sources, index_dir, deadline_s, "list_failure_modes", arguments, as_json)
+
+
+@app.command()
+def tools(
+    sources: Sources,
+    where: Where = [],  # noqa: B006
+    tool: Annotated[list[str], typer.Option(help="only this tool; may be repeated")] = [],  # noqa: B006
+    trace: Annotated[str, typer.Option(metavar="TRACE_ID", help="the calls of one trace, beside another run")] = "",
+    against: Annotated[str, typer.Option(metavar="TRACE_ID", help="with --trace: which other run")] = "",
+    index_dir: IndexDir = None,
+    deadline_s: Deadline = None,
+    as_json: Json = False,
+) -> None:
+    """Say how tools are used: failures, retries, recovery, loops, waste, time."""
+    arguments = {"filters": parse_filters(where), "tool_names": tool, "trace_id": trace, "against": against}
+    show(sources, index_dir, deadline_s, "analyze_tool_use", arguments, as_json)
+
+
+@app.command()
+def grep(
+    sources: Sources,
+    pattern: Annotated[str, typer.Argument(help="RE2 regex; comes last")],
+    where: Where = [],  # noqa: B006
+    group_by: Annotated[
+        str,
+        typer.Option(help="count per trace, span_name, tool, kind, failure_mode, agent, model or outcome"),
+    ] = "",
+    literal: Annotated[bool, typer.Option("--literal", help="find the pattern exactly as written")] = False,
+    max_matches: Annotated[int, typer.Option(min=1, max=200)] = 20,
+    context_buffer_chars: Annotated[int, typer.Option(min=0, max=2_000)] = 60,
+    cursor: Annotated[str, typer.Option(help="from the previous page")] = "",
+    index_dir: IndexDir = None,
+    deadline_s: Deadline = None,
+    as_json: Json = False,
+) -> None:
+    """Find a regex in all traces: how many spans and traces match, per group, with snippets."""
+    arguments = {
+        "pattern": pattern,
+        "filters": parse_filters(where),
+        "group_by": group_by or None,
+        "literal": literal,
+        "max_matches": max_matches,
+        "context_buffer_chars": context_buffer_chars,
+        "cursor": cursor,
+    }
+    show(sources, index_dir, deadline_s, "search_dataset", arguments, as_json)
 
 
 @app.command()
@@ -66,59 +131,34 @@ def compare(
 
 
 @app.command()
-def failures(
+def versions(
     sources: Sources,
     where: Where = [],  # noqa: B006
-    limit: Annotated[int, typer.Option(min=1, max=100)] = 10,
-    soft_rules: Annotated[str, typer.Option(help="count only these soft-error rules: NAME,...")] = "",
-from typing import Annotated
-
-import typer
-
-from halo_mcp.terminal import Deadline, IndexDir, Json, Sources, Where, app, parse_filters, show
-
-
-@app.command()
-def grep(
-    sources: Sources,
-    pattern: Annotated[str, typer.Argument(help="RE2 regex; comes last")],
-    where: Where = [],  # noqa: B006
-    group_by: Annotated[
-        str,
-        typer.Option(help="count per trace, span_name, tool, kind, failure_mode, agent, model or outcome"),
-    ] = "",
-    literal: Annotated[bool, typer.Option("--literal", help="find the pattern exactly as written")] = False,
-    max_matches: Annotated[int, typer.Option(min=1, max=200)] = 20,
-    context_buffer_chars: Annotated[int, typer.Option(min=0, max=2_000)] = 60,
-    cursor: Annotated[str, typer.Option(help="from the previous page")] = "",
+    diff: Annotated[str, typer.Option(metavar="ID,ID", help="two version ids: how they differ")] = "",
     index_dir: IndexDir = None,
     deadline_s: Deadline = None,
     as_json: Json = False,
 ) -> None:
-    """List what fails, grouped: hard errors, soft errors, loops."""
-    arguments = {
-        "filters": parse_filters(where),
-        "limit": limit,
-        "soft_rules": [name for name in soft_rules.split(",") if name],
-        "cursor": cursor,
-    }
-    show(sources, index_dir, deadline_s, "list_failure_modes", arguments, as_json)
+    """List the harness versions behind the traces, or show how two of them differ."""
+    arguments = {"filters": parse_filters(where), "diff": diff.split(",") if diff else []}
+    show(sources, index_dir, deadline_s, "list_harness_versions", arguments, as_json)
 
 
 @app.command()
-def tools(
+def cost(
     sources: Sources,
     where: Where = [],  # noqa: B006
-    tool: Annotated[list[str], typer.Option(help="only this tool; may be repeated")] = [],  # noqa: B006
-    trace: Annotated[str, typer.Option(metavar="TRACE_ID", help="the calls of one trace, beside another run")] = "",
-    against: Annotated[str, typer.Option(metavar="TRACE_ID", help="with --trace: which other run")] = "",
+    group_by: Annotated[str, typer.Option(help="model, agent, turn, tool, run or outcome")] = "model",
+    prices: Annotated[
+        Path | None, typer.Option(help="JSON file: model -> USD per million tokens [env: HALO_MCP_PRICES]")
+    ] = None,
     index_dir: IndexDir = None,
     deadline_s: Deadline = None,
     as_json: Json = False,
 ) -> None:
-    """Say how tools are used: failures, retries, recovery, loops, waste, time."""
-    arguments = {"filters": parse_filters(where), "tool_names": tool, "trace_id": trace, "against": against}
-    show(sources, index_dir, deadline_s, "analyze_tool_use", arguments, as_json)
+    """Say where tokens go, what is sent again, and what is spent after a failure."""
+    arguments = {"filters": parse_filters(where), "group_by": group_by}
+    show(sources, index_dir, deadline_s, "analyze_cost", arguments, as_json, prices)
 
 
 @app.command()
@@ -127,10 +167,6 @@ def sql(
     statement: Annotated[str, typer.Argument(metavar="'SELECT ...'", help="one statement, DuckDB dialect")] = "",
     limit: Annotated[int, typer.Option(min=1, max=1_000)] = 100,
     schema: Annotated[bool, typer.Option("--schema", help="print views, columns, functions, examples")] = False,
-def versions(
-    sources: Sources,
-    where: Where = [],  # noqa: B006
-    diff: Annotated[str, typer.Option(metavar="ID,ID", help="two version ids: how they differ")] = "",
     index_dir: IndexDir = None,
     deadline_s: Deadline = None,
     as_json: Json = False,
@@ -160,34 +196,3 @@ def code(
         raise BadArgument(f"The code in {file} cannot be read: {why_unusable(error)}.") from error
     if show([source], index_dir, None, "run_code", {"code": text}, as_json)["exit_code"]:
         raise typer.Exit(1)
-    """Find a regex in all traces: how many spans and traces match, per group, with snippets."""
-    arguments = {
-        "pattern": pattern,
-        "filters": parse_filters(where),
-        "group_by": group_by or None,
-        "literal": literal,
-        "max_matches": max_matches,
-        "context_buffer_chars": context_buffer_chars,
-        "cursor": cursor,
-    }
-    show(sources, index_dir, deadline_s, "search_dataset", arguments, as_json)
-    """List the harness versions behind the traces, or show how two of them differ."""
-    arguments = {"filters": parse_filters(where), "diff": diff.split(",") if diff else []}
-    show(sources, index_dir, deadline_s, "list_harness_versions", arguments, as_json)
-
-
-@app.command()
-def cost(
-    sources: Sources,
-    where: Where = [],  # noqa: B006
-    group_by: Annotated[str, typer.Option(help="model, agent, turn, tool, run or outcome")] = "model",
-    prices: Annotated[
-        Path | None, typer.Option(help="JSON file: model -> USD per million tokens [env: HALO_MCP_PRICES]")
-    ] = None,
-    index_dir: IndexDir = None,
-    deadline_s: Deadline = None,
-    as_json: Json = False,
-) -> None:
-    """Say where tokens go, what is sent again, and what is spent after a failure."""
-    arguments = {"filters": parse_filters(where), "group_by": group_by}
-    show(sources, index_dir, deadline_s, "analyze_cost", arguments, as_json, prices)

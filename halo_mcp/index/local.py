@@ -243,6 +243,7 @@ class LocalStore:
         condition, values = self._selection(snapshot, group, work)
         keys = snapshot.arrays(f"SELECT trace_key FROM traces WHERE {condition}", values, work)["trace_key"]
         return np.isin(population.keys, keys.astype(np.int64))
+
     def cost(self, filters: TraceFilters, prices: PriceTable | None, work: Work) -> CostReport:
         snapshot = self._current
         return snapshot.remembered(

@@ -121,8 +121,6 @@ FLAT_INPUT_PREFIXES: Final = ("llm.input_messages.", "gen_ai.prompt.")
 FLAT_OUTPUT_PREFIXES: Final = ("llm.output_messages.", "gen_ai.completion.")
 FLAT_PREFIXES: Final = FLAT_INPUT_PREFIXES + FLAT_OUTPUT_PREFIXES
 """Flattened messages: ``llm.input_messages.0.message.role`` (OpenInference), ``gen_ai.prompt.0.role`` (Traceloop)."""
-FLAT_INPUT_PREFIXES: Final = ("llm.input_messages.", "gen_ai.prompt.")
-"""Those of them that were given to the model."""
 
 # --- the harness: what an agent was given before it started ------------------------------------------------------
 PROMPT_ROLES: Final = ("system", "developer")

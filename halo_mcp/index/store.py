@@ -321,6 +321,8 @@ class SpanStore(Protocol):
         self, filters: TraceFilters, group_a: TraceFilters | None, group_b: TraceFilters | None, work: Work
     ) -> Contrast:
         """What separates two groups among the traces that match ``filters``; None (at most once) is all others."""
+        ...
+
     def cost(self, filters: TraceFilters, prices: PriceTable | None, work: Work) -> CostReport:
         """Where the tokens of the matching traces go; money too where there are prices."""
         ...

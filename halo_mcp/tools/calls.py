@@ -71,15 +71,18 @@ def _call(datasets: Datasets, used: list[SpanStore], work: Work, dataset: str) -
     name, store = datasets.get(dataset)
     used.append(store)
     store.refresh(work)
+    limited = work.renewed(datasets.settings.deadline_s)
+    return call_on(datasets, name, store.pinned(), limited, partial(_call, datasets, used, work))
+
+
+def call_on(datasets: Datasets, name: str, store: SpanStore, work: Work, other: Callable[[str], Call]) -> Call:
+    """A call on the dataset ``name``; ``other`` makes one on another dataset."""
     return Call(
         dataset=name,
-        store=store.pinned(),
-        work=work.renewed(datasets.settings.deadline_s),
+        store=store,
+        work=work,
         default_dataset=datasets.names[0],
-        on=partial(_call, datasets, used, work),
+        on=other,
+        workers=datasets.workers,
+        prices=datasets.settings.prices,
     )
-def _call(datasets: Datasets, name: str, work: Work) -> Call:
-    _, store = datasets.get(name)
-    return Call(name, store.pinned(), work.renewed(datasets.settings.deadline_s), datasets.names[0], datasets.workers)
-    settings = datasets.settings
-    return Call(name, store.pinned(), work.renewed(settings.deadline_s), datasets.names[0], settings.prices)

@@ -16,7 +16,7 @@ from halo_mcp.index.ids import normalize_id
 from halo_mcp.index.span import Json, as_mapping
 from halo_mcp.index.work import Work
 from halo_mcp.sandbox.code import CodeResult, CodeSessions, HostFunction, Rows
-from halo_mcp.tools.calls import about_all_datasets, checked, own_parameters, problems
+from halo_mcp.tools.calls import about_all_datasets, call_on, checked, own_parameters, problems
 from halo_mcp.tools.params import ALL_TRACES, Answer, Call, Filters
 from halo_mcp.tools.render import counted, number
 
@@ -155,7 +155,8 @@ class _Desk:
         name, store = self._datasets.get(dataset or self._default)
         if name not in self._pinned:
             store.refresh(work)
-            self._pinned[name] = Call(name, store.pinned(), work, self._datasets.names[0], self._datasets.workers)
+            other = partial(self._call, work=work)
+            self._pinned[name] = call_on(self._datasets, name, store.pinned(), work, other)
         return self._pinned[name]
 
 

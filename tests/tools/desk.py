@@ -17,38 +17,12 @@ from halo_mcp.index.work import Work
 from halo_mcp.server import build_tools, create_server
 from halo_mcp.tools.calls import ToolFunction, about_all_datasets, answer, checked
 from halo_mcp.tools.catalog import CATALOG
-from halo_mcp.tools.code import run_code
-from halo_mcp.tools.compare import compare_datasets
-from halo_mcp.tools.contrast import contrast_traces
-from halo_mcp.tools.overview import get_dataset_overview, list_datasets
 from halo_mcp.tools.params import Answer
-from halo_mcp.tools.query import count_traces, query_traces
-from halo_mcp.tools.search import search_trace
-from halo_mcp.tools.search_dataset import search_dataset
-from halo_mcp.tools.sql import query_sql
-from halo_mcp.tools.view import view_spans, view_trace
 from tests.sandbox.interpreter import share_compiled
 
 Era = Literal["auto", "legacy"]
 ERAS: Final[Sequence[Era]] = ("auto", "legacy")
 
-FUNCTIONS: Final[dict[str, ToolFunction]] = {
-    function.__name__: function
-    for function in (
-        get_dataset_overview,
-        query_traces,
-        count_traces,
-        view_trace,
-        view_spans,
-        search_trace,
-        contrast_traces,
-        compare_datasets,
-        query_sql,
-        run_code,
-        search_dataset,
-        list_datasets,
-    )
-}
 FUNCTIONS: Final[dict[str, ToolFunction]] = {entry.function.__name__: entry.function for entry in CATALOG}
 
 
