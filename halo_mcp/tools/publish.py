@@ -29,9 +29,8 @@ from halo_mcp.tools.calls import ToolFunction, about_all_datasets, answer, own_p
 from halo_mcp.tools.catalog import Published
 from halo_mcp.tools.params import Answer, ResponseFormat
 
-READ_ONLY: Final = ToolAnnotations(
-    read_only_hint=True, destructive_hint=False, idempotent_hint=True, open_world_hint=False
-)
+READ_ONLY: Final = ToolAnnotations(read_only_hint=True, open_world_hint=False)
+"""The other two hints mean nothing on a tool that only reads."""
 FULL_FILTERS_IN: Final = "query_traces"
 """The one tool whose schema spells the filters out: repeated in every tool they would fill most of tools/list."""
 _FILTERS_IN_WORDS: Final = f"conditions as in {FULL_FILTERS_IN}; {{}} = all traces"
@@ -39,8 +38,8 @@ _PROGRESS_EVERY_S: Final = 0.5
 _MOST_PROGRESS: Final = 0.999
 _log = logging.getLogger(__name__)
 
-_Dataset = Annotated[str, Field(description="name from list_datasets; empty = the default one")]
-_Format = Annotated[ResponseFormat, Field(description="json: the same facts as structured data")]
+_Dataset = Annotated[str, Field(description="name; empty = the default one")]
+_Format = Annotated[ResponseFormat, Field()]
 
 
 def publish(entry: Published) -> Tool:
@@ -121,7 +120,8 @@ def _strict(tool: Tool) -> Tool:
 
 
 def _lean(schema: Any) -> Any:
-    """Without automatic titles and defaults that are empty: they cost tokens and say nothing."""
+    """Without what costs tokens and tells a model nothing it needs: automatic titles, defaults that mean "not given",
+    limits that no sensible call meets (they are checked all the same), and null where leaving out means the same."""
     if isinstance(schema, list):
         return [_lean(item) for item in cast("list[Any]", schema)]
     if not isinstance(schema, dict):
@@ -130,9 +130,18 @@ def _lean(schema: Any) -> Any:
     for key, value in cast("dict[str, Any]", schema).items():
         if key in ("properties", "$defs") and isinstance(value, dict):
             lean[key] = {name: _lean(member) for name, member in cast("dict[str, Any]", value).items()}
-        elif not (key == "title" and isinstance(value, str)) and not (key == "default" and value in ("", [], {}, None)):
+        elif key == "anyOf":
+            (given,) = [choice for choice in value if choice != {"type": "null"}]
+            lean |= _lean(given)
+        elif not (_automatic(key, value) or key in ("maxItems", "minLength")):
             lean[key] = _lean(value)
     return lean
+
+
+def _automatic(key: str, value: Any) -> bool:
+    return (key == "title" and isinstance(value, str)) or (
+        key == "default" and (value in ("", [], None) or isinstance(value, dict))
+    )
 
 
 async def _in_thread(context: Context[Datasets], call: Callable[[Work], Answer]) -> Answer:

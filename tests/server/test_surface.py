@@ -55,12 +55,7 @@ async def test_the_surface_stays_small_and_its_schemas_stay_plain(tmp_path: Path
         assert schema["additionalProperties"] is False
         assert not schema.keys() & {"anyOf", "oneOf", "allOf", "$ref"}
         assert "outputSchema" not in tool
-        assert tool["annotations"] == {
-            "readOnlyHint": True,
-            "destructiveHint": False,
-            "idempotentHint": True,
-            "openWorldHint": False,
-        }
+        assert tool["annotations"] == {"readOnlyHint": True, "openWorldHint": False}
         assert not {"ctx", "work", "call", "datasets"} & schema["properties"].keys()
         if tool["name"] != "list_datasets":
             assert "dataset" in schema["properties"]
