@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -39,13 +40,15 @@ def check(
 ) -> None:
     """Ask saved checks of a dataset: exit code 0 when all hold, 1 when some fail, 2 when one cannot be evaluated."""
     try:
-        datasets = opened(sources, index_dir, deadline_s)
-        if add:
-            _add(checks, datasets, add, max_share or 0.0, where)
-            return
-        if where or max_share is not None:
-            raise BadArgument("--where and --max-share go with --add: a saved check has its own filters and threshold.")
-        results = _results(checks, datasets)
+        with closing(opened(sources, index_dir, deadline_s)) as datasets:
+            if add:
+                _add(checks, datasets, add, max_share or 0.0, where)
+                return
+            if where or max_share is not None:
+                raise BadArgument(
+                    "--where and --max-share go with --add: a saved check has its own filters and threshold."
+                )
+            results = _results(checks, datasets)
         told = {name: [_told(result) for result in some] for name, some in results.items()}
         if junit is not None:
             from halo_mcp.junit import junit_xml

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -106,13 +107,12 @@ def show(
     from halo_mcp.tools.calls import answer, checked, problems
     from halo_mcp.tools.catalog import by_name
 
-    datasets = opened(sources, index_dir, deadline_s, prices)
     function = by_name(tool)
     try:
         arguments = checked(function, arguments)
     except ValidationError as error:
         raise BadArgument(f"{problems(error)}.") from None
-    with Progress() as work:
+    with closing(opened(sources, index_dir, deadline_s, prices)) as datasets, Progress() as work:
         result = answer(datasets, "", function, arguments, work)
     typer.echo(json.dumps(result.data, ensure_ascii=False) if as_json else printable(result.text))
     return result.data

@@ -118,3 +118,4 @@ def bounded(cursor: duckdb.DuckDBPyConnection, work: Work) -> Generator[None, No
     finally:
         if timer is not None:
             timer.cancel()
+            timer.join()  # a daemon thread that is still waking up when the process ends can abort it
