@@ -242,8 +242,8 @@ def test_filters_that_cannot_be_used_say_why() -> None:
         problems.append(str(raised.value))
     assert problems == snapshot(
         [
-            "--where 'outcome' is not FILTER=VALUE with one of: has_errors, outcome, trace_ids, session_ids, service_names, agent_names, model_names, tool_names, span_names, observation_kinds, project_id, task_keys, run_ids, start_time_gte, end_time_lte, min_duration_ms, max_duration_ms, min_tokens, max_tokens, min_span_count, max_span_count, attributes, regex_pattern.",
-            "--where 'colour=red' is not FILTER=VALUE with one of: has_errors, outcome, trace_ids, session_ids, service_names, agent_names, model_names, tool_names, span_names, observation_kinds, project_id, task_keys, run_ids, start_time_gte, end_time_lte, min_duration_ms, max_duration_ms, min_tokens, max_tokens, min_span_count, max_span_count, attributes, regex_pattern.",
+            "--where 'outcome' is not FILTER=VALUE with one of: has_errors, outcome, trace_ids, session_ids, service_names, agent_names, model_names, tool_names, span_names, observation_kinds, failure_mode, project_id, task_keys, run_ids, start_time_gte, end_time_lte, min_duration_ms, max_duration_ms, min_tokens, max_tokens, min_span_count, max_span_count, attributes, regex_pattern.",
+            "--where 'colour=red' is not FILTER=VALUE with one of: has_errors, outcome, trace_ids, session_ids, service_names, agent_names, model_names, tool_names, span_names, observation_kinds, failure_mode, project_id, task_keys, run_ids, start_time_gte, end_time_lte, min_duration_ms, max_duration_ms, min_tokens, max_tokens, min_span_count, max_span_count, attributes, regex_pattern.",
             "--where cannot be used: has_errors: Input should be a valid boolean, unable to interpret input.",
             "--where cannot be used: outcome.0: Input should be 'pass', 'fail' or 'unknown'.",
             '--where \'attributes=user\': give JSON such as attributes=[{"key":"user","op":"eq","value":"u1"}].',
@@ -374,18 +374,31 @@ first lines:
 
 # --- settings ---------------------------------------------------------------------------------------------------------
 def test_an_argument_wins_over_the_environment_and_that_over_the_default(tmp_path: Path) -> None:
+    prices = tmp_path / "prices.json"
+    prices.write_text('{"gpt": {"input": 1, "output": 2}}')
     environment = {
         "HALO_MCP_INDEX_DIR": str(tmp_path / "env"),
         "HALO_MCP_DEADLINE_S": "7",
         "HALO_MCP_ROOTS": f"{tmp_path / 'a'}{os.pathsep}{tmp_path / 'b'}",
+        "HALO_MCP_SOFT_RULES": "refusal, timeout",
+        "HALO_MCP_PRICES": str(prices),
     }
     default = load_settings(environ={})
     assert (default.deadline_s, default.roots, set(default.origins.values())) == (DEFAULT_DEADLINE_S, (), {"default"})
     from_environment = load_settings(environ=environment)
     assert (from_environment.index_dir, from_environment.deadline_s) == (tmp_path / "env", 7.0)
     assert from_environment.roots == (tmp_path / "a", tmp_path / "b")
+    assert from_environment.soft_rules == ("refusal", "timeout")
     assert set(from_environment.origins.values()) == {"environment"}
-    given = load_settings(index_dir=tmp_path / "arg", deadline_s=3, roots=[tmp_path], environ=environment)
+    given = load_settings(
+        index_dir=tmp_path / "arg",
+        deadline_s=3,
+        roots=[tmp_path],
+        soft_rules="none",
+        prices=prices,
+        environ=environment,
+    )
+    assert given.soft_rules == ()
     assert (given.index_dir, given.deadline_s, given.roots) == (tmp_path / "arg", 3.0, (tmp_path,))
     assert set(given.origins.values()) == {"argument"}
     assert load_settings(environ={"HALO_MCP_DEADLINE_S": " "}).origins["deadline_s"] == "default"

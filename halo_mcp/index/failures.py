@@ -47,6 +47,7 @@ class FailureMode:
     """An example: the earliest in a failing trace, else the earliest."""
     span_id: str
     example_trace_ids: tuple[str, ...]
+    """At most 3, ``trace_id`` first."""
 
     @property
     def is_hard(self) -> bool:
@@ -107,7 +108,8 @@ def read_failure_modes(
     # The example comes from a failing trace if there is one; the earliest such span, so that it stays the same.
     first = "(outcome <> 'fail', coalesce(start, 9223372036854775807), trace_id, span_id)"
     ((total, failing, passing),) = snapshot.query(
-        "SELECT count(*), count_if(outcome = 'fail'), count_if(outcome = 'pass') FROM traces WHERE " + selected,
+        "SELECT count(*), count(CASE WHEN outcome = 'fail' THEN 1 END), count(CASE WHEN outcome = 'pass' THEN 1 END) "
+        f"FROM traces WHERE {selected}",
         values,
         work,
     )
@@ -121,7 +123,7 @@ def read_failure_modes(
         "count(DISTINCT CASE WHEN outcome = 'fail' THEN trace_key END) AS failing, "
         "count(DISTINCT CASE WHEN outcome = 'pass' THEN trace_key END) AS passing, min(start) AS first_seen, "
         f"max(start) AS last_seen, arg_min(trace_id, {first}) AS trace_id, arg_min(span_id, {first}) AS span_id, "
-        f"list_sort(list(DISTINCT trace_id))[1:{_EXAMPLE_TRACES}] AS examples "
+        f"min(DISTINCT trace_id, {_EXAMPLE_TRACES}) AS examples "
         "FROM f JOIN o USING (trace_key) GROUP BY mode) "
         f"SELECT mode, rule, name, tool_name, exception_type, text, {masked('text')}, spans, traces, failing, passing, "
         f"first_seen, last_seen, trace_id, span_id, examples FROM g "
@@ -138,7 +140,7 @@ def read_failure_modes(
     )
     (_, spans, mode_count, traces) = by_rule[-1]
     return FailureModes(
-        modes=tuple(FailureMode(*row[:-1], example_trace_ids=tuple(row[-1])) for row in rows),
+        modes=tuple(_mode(row) for row in rows),
         mode_count=mode_count,
         spans=spans,
         traces=traces,
@@ -149,6 +151,12 @@ def read_failure_modes(
         spans_by_rule=tuple((rule, count) for rule, count, *_ in by_rule[:-1]),
         unused_rules=_unused(snapshot, chosen, values, counted, work),
     )
+
+
+def _mode(row: tuple[Any, ...]) -> FailureMode:
+    *facts, trace_id, span_id, some = row
+    others = [other for other in some if other != trace_id]
+    return FailureMode(*facts, trace_id, span_id, (trace_id, *others[: _EXAMPLE_TRACES - 1]))
 
 
 def _unused(

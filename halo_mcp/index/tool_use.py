@@ -106,8 +106,10 @@ FROM calls WINDOW turns AS (PARTITION BY trace_key, agent ORDER BY start NULLS L
 _TOOLS: Final = f"""
 WITH calls AS ({_CALLS}), sequenced AS ({_SEQUENCED})
 SELECT tool, count(*), count(DISTINCT trace_key), count_if(failed), count_if(hard),
-  count_if(failed AND ({" OR ".join(f"regexp_matches(failure_text, {quoted(p)})" for p in INVALID_ARGUMENTS)})),
-  count_if(failed AND next_tool = tool), count_if(failed AND succeeds_later),
+  count_if(failed AND failure_text IS NOT NULL AND ({
+    " OR ".join(f"regexp_matches(failure_text, {quoted(p)})" for p in INVALID_ARGUMENTS)
+})),
+  count_if(failed AND next_tool IS NOT DISTINCT FROM tool), count_if(failed AND succeeds_later),
   count_if(in_loop AND (last_tool IS DISTINCT FROM tool OR last_input IS DISTINCT FROM input_hash)), count_if(in_loop),
   count_if(repeats AND NOT failed), coalesce(sum(CASE WHEN repeats AND NOT failed THEN output_chars END), 0)::BIGINT,
   quantile_cont(ms, [0.5, 0.95]), max(ms), quantile_cont(output_chars, [0.5, 0.95]), max(output_chars),
@@ -127,8 +129,9 @@ SELECT before, after, count(*) AS n FROM (
 GROUP BY ALL ORDER BY n DESC, before NULLS FIRST, after NULLS LAST
 """
 _TOTALS: Final = """
-SELECT count(*), count_if(outcome = 'fail'), count_if(outcome = 'pass'),
-  count_if(trace_key IN (SELECT trace_key FROM spans WHERE observation_kind = 'TOOL' AND tool_name IS NOT NULL))
+SELECT count(*), count(CASE WHEN outcome = 'fail' THEN 1 END), count(CASE WHEN outcome = 'pass' THEN 1 END),
+  count(CASE WHEN trace_key IN (
+    SELECT trace_key FROM spans WHERE observation_kind = 'TOOL' AND tool_name IS NOT NULL) THEN 1 END)
 FROM traces WHERE {selected}
 """
 _MIXED: Final = """

@@ -243,11 +243,13 @@ def _next_steps(call: Call, filters: TraceFilters, o: Overview) -> str:
     if not o.total_traces:
         return "Nothing matches; drop a filter."
     steps: list[str] = []
+    given = filters.given() if len(pairs(filters.given())) <= _FILTER_CHARS else {}
     if o.failures.mode_count:
-        steps.append(call_text("list_failure_modes", dataset=call.named, filters=filters.given()))
+        steps.append(call_text("list_failure_modes", dataset=call.named, filters=given))
     chosen = {"outcome": ["fail"]} if o.outcomes["fail"] else {"has_errors": True} if o.error_traces else {}
-    steps.append(call_text("query_traces", dataset=call.named, filters=filters.given() | chosen))
-    return "Next: " + " or ".join(steps)
+    steps.append(call_text("query_traces", dataset=call.named, filters=given | chosen))
+    again = " (with the same filters)" if given != filters.given() else ""
+    return "Next: " + " or ".join(steps) + again
 
 
 def _overview_json(o: Overview, info: StoreInfo) -> dict[str, Any]:

@@ -225,11 +225,16 @@ def test_tool_calls_and_failures_of_the_sample_dataset_are_its_truth(demo: Demo)
     assert {tool.name: (tool.calls, tool.failures) for tool in overview.tools} == {
         name: (calls[name], failures[name]) for name in calls
     }
-    order = [(-tool.failures, -tool.calls, tool.name) for tool in overview.tools]
+    soft: Counter[str] = Counter()
+    for run in demo.runs:
+        for mode in run.failure_modes.values():
+            soft[mode.tool_name] += mode.spans if mode.status == "OK" and mode.key != "search_loop" else 0
+    assert {tool.name: tool.soft_failures for tool in overview.tools} == {name: soft[name] for name in calls}
+    order = [(-tool.failures - tool.soft_failures, -tool.calls, tool.name) for tool in overview.tools]
     assert order == sorted(order)
     for tool in overview.tools:
-        assert (tool.top_error is None) == (tool.failures == 0)
-        assert tool.top_error_count <= tool.failures
+        assert (tool.top_error is None) == (tool.failures + tool.soft_failures == 0)
+        assert tool.top_error_count <= tool.failures + tool.soft_failures
 
 
 def test_exceptions_and_errors_of_the_sample_dataset_are_its_truth(demo: Demo) -> None:
@@ -242,15 +247,15 @@ def test_exceptions_and_errors_of_the_sample_dataset_are_its_truth(demo: Demo) -
             {(m.span_name, k): m.spans for k, m in run.failure_modes.items() if m.status == "ERROR" and m.spans}
         )
     assert {kind.name: kind.spans for kind in overview.exception_types} == dict(exceptions)
-    assert sum(group.spans for group in overview.errors) == sum(hard.values()) == overview.original_errors
-    assert overview.error_group_count == len(overview.errors)
-    for group in overview.errors:
-        record = next(r for r in demo.traces[group.trace_id] if r["span_id"] == group.span_id)
+    found = [mode for mode in overview.failures.modes if mode.is_hard]
+    assert sum(mode.spans for mode in found) == sum(hard.values()) == overview.original_errors
+    for mode in found:
+        record = next(r for r in demo.traces[mode.trace_id] if r["span_id"] == mode.span_id)
         assert _is_error(record)
-        assert record["name"] == group.span_name
-        assert group.text in json.dumps(record, ensure_ascii=False) or record["status"]["message"] in group.text
-        assert 1 <= len(group.example_trace_ids) <= group.traces <= group.spans
-        assert set(group.example_trace_ids) <= demo.traces.keys()
+        assert record["name"] == mode.span_name
+        assert record["status"]["message"] in (mode.text or "")
+        assert 1 <= len(mode.example_trace_ids) <= mode.traces <= mode.spans
+        assert set(mode.example_trace_ids) <= demo.traces.keys()
 
 
 def test_sample_ids_are_spread_over_time_and_are_ids_of_traces(demo: Demo) -> None:
@@ -275,14 +280,15 @@ def test_an_overview_of_a_selection_is_the_overview_of_its_traces_alone(before: 
 def test_an_overview_of_nothing_is_zero_and_not_an_error(before: Demo) -> None:
     overview = before.store.overview(TraceFilters(trace_ids=["none"]), Work())
     assert (overview.total_traces, overview.total_spans, overview.input_tokens) == (0, 0, 0)
-    assert (overview.start_time_unix_nano, overview.sample_trace_ids, overview.errors) == (None, (), ())
+    assert (overview.start_time_unix_nano, overview.sample_trace_ids, overview.failures.modes) == (None, (), ())
 
 
 def test_error_texts_that_differ_in_numbers_and_ids_are_one_group(tmp_path: Path) -> None:
     texts = ["got 105 rows", "got 7 rows", "id 4bf92f3577b34da6 gone", "id 00f067aa0ba902b7 gone", "other"]
     store = store_of(tmp_path, *(span(f"s{i}", trace=f"t{i}", error=text) for i, text in enumerate(texts)))
     overview = store.overview(NO_FILTERS, Work())
-    assert [(group.spans, group.text) for group in overview.errors] == [(2, texts[0]), (2, texts[2]), (1, "other")]
+    modes = sorted(((mode.spans, mode.text) for mode in overview.failures.modes), key=lambda mode: str(mode[1]))
+    assert modes == [(2, texts[0]), (2, texts[2]), (1, "other")]
 
 
 # --- spans and payloads ---

@@ -97,6 +97,10 @@ CALLS: Final[dict[str, dict[str, Any]]] = {
     "query_sql": {"sql": "SELECT span_id, tool_name FROM spans ORDER BY 1"},
     "run_code": {"code": "len(spans())"},
     "search_dataset": {"pattern": "city"},
+    "list_failure_modes": {},
+    "analyze_tool_use": {},
+    "list_harness_versions": {},
+    "analyze_cost": {},
     "list_datasets": {},
 }
 
@@ -117,6 +121,10 @@ HALO_FIELDS: Final[dict[str, set[str]]] = {
     "query_sql": {"columns", "rows", "has_more"},
     "run_code": {"exit_code", "stdout", "stderr", "timed_out"},
     "search_dataset": {"returned_match_count", "has_more", "matches", "next_cursor"},
+    "list_failure_modes": {"failure_modes", "failure_mode_count", "next_cursor"},
+    "analyze_tool_use": {"tools", "transitions", "total_traces"},
+    "list_harness_versions": {"versions"},
+    "analyze_cost": {"groups"},
     "list_datasets": {"datasets"},
 }
 """What a caller of HALO's tools finds under the same names."""

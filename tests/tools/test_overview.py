@@ -21,7 +21,7 @@ def test_very_long_names_do_not_push_the_facts_off_the_page(tmp_path: Path) -> N
         "agents (spans)",
         "errors: 1 (100%)",
         "tools (1)",
-        "most common original failures",
+        "failure modes (1 of 1",
         "ingest: 1 source",
     ):
         assert fact in text
