@@ -21,12 +21,14 @@ from halo_mcp.tools.catalog import CATALOG
 from halo_mcp.tools.publish import publish
 
 INSTRUCTIONS: Final = """\
-Evidence about what AI agents did, from their OpenTelemetry traces: which tools fail, how often, in which traces, why.
+Evidence about what AI agents did, from their OpenTelemetry traces: what fails, how often, in which traces, why.
 Use it to improve an agent harness (prompts, tools, retry logic) instead of reading trace files: counts are exact and
 cover all traces. Start with get_dataset_overview.
 
-Then: query_traces lists traces by filters; count_traces tests a hypothesis on all of them; view_trace reads one;
-view_spans reads long texts; search_trace finds a place in a trace; list_datasets names what is loaded.
+What goes wrong: list_failure_modes (errors, soft errors, loops; quotes), analyze_tool_use. Why: contrast_traces
+(failing against passing). Did a change help: compare_datasets, after list_harness_versions. Tokens: analyze_cost.
+Read: query_traces, view_trace, view_spans; find text: search_dataset, search_trace. No tool counts it: query_sql,
+run_code; test one hypothesis: count_traces.
 - Before you believe a cause, count it: among failing AND among passing traces.
 - has_errors=false is not success, and an error status may be a recovered retry: look at outcome, then at the trace.
 - Cite trace_id and span_id with a verbatim quote. Use only ids you have seen.

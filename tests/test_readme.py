@@ -15,8 +15,10 @@ from halo_mcp import serve
 from halo_mcp.cli import app
 from halo_mcp.server import build_tools
 from tests.readme_table import tool_table, with_table
+from tests.rules_table import with_rules
 
 README: Final = Path(__file__).parent.parent / "README.md"
+FAILURES: Final = Path(__file__).parent.parent / "docs" / "failures.md"
 _BLOCK: Final = re.compile(r"^```(?:\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 _COMMAND: Final = re.compile(r"(?:^|-- )halo-mcp((?: .*)?)$")
 
@@ -58,3 +60,8 @@ def test_the_table_has_a_row_for_every_tool_and_a_document_without_markers_is_re
     assert all(row.count(" | ") == 2 for row in rows)
     with pytest.raises(ValueError, match="no markers"):
         with_table("# nothing here")
+
+
+def test_the_table_of_rules_is_the_generated_one() -> None:
+    document = FAILURES.read_text(encoding="utf-8")
+    assert document == with_rules(document), "python -m tests.rules_table docs/failures.md brings it up to date"
