@@ -182,5 +182,5 @@ def _facts(row: tuple[Any, ...]) -> ToolFacts:
     )
 
 
-def _spread(quantiles: tuple[float, float] | None, most: float | None) -> Spread:
-    return Spread(None, None, None) if quantiles is None else Spread(quantiles[0], quantiles[1], most)
+def _spread(quantiles: list[float | None] | None, most: float | None) -> Spread:
+    return Spread(None, None, None) if quantiles is None or most is None else Spread(*quantiles, most)
