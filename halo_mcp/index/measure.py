@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from halo_mcp.errors import BadArgument
 from halo_mcp.index.failure_rules import STATUS_RULE
 from halo_mcp.index.patterns import compile_pattern
+from halo_mcp.index.selection import Selection
 from halo_mcp.index.snapshot import Snapshot
 from halo_mcp.index.store import Measured, Occurrence
 from halo_mcp.index.work import Work
@@ -17,9 +18,6 @@ if TYPE_CHECKING:
 
 EXAMPLES: Final = 5
 _IN_TIME_ORDER: Final = f"ORDER BY start_time_unix_nano NULLS LAST, trace_id LIMIT {EXAMPLES}"
-
-Selection = tuple[str, list[Any]]
-"""A condition on ``traces`` with its values."""
 
 
 def read_measured(
