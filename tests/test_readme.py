@@ -13,9 +13,11 @@ import typer.main
 
 from halo_mcp import serve
 from halo_mcp.cli import app
+from halo_mcp.demo import write_demo
 from halo_mcp.server import build_tools
 from tests.readme_table import tool_table, with_table
 from tests.rules_table import with_rules
+from tests.tools.desk import Desk, calls_in
 
 README: Final = Path(__file__).parent.parent / "README.md"
 FAILURES: Final = Path(__file__).parent.parent / "docs" / "failures.md"
@@ -65,3 +67,13 @@ def test_the_table_has_a_row_for_every_tool_and_a_document_without_markers_is_re
 def test_the_table_of_rules_is_the_generated_one() -> None:
     document = FAILURES.read_text(encoding="utf-8")
     assert document == with_rules(document), "python -m tests.rules_table docs/failures.md brings it up to date"
+
+
+def test_the_answers_in_the_readme_are_what_the_tools_say(tmp_path: Path) -> None:
+    write_demo(tmp_path)
+    desk = Desk(tmp_path, {run: [tmp_path / f"{run}.jsonl"] for run in ("before", "after")})
+    section = README.read_text(encoding="utf-8").partition("## A question and its answer")[2].partition("\n## ")[0]
+    said = {line for call in calls_in(section) for line in desk.follow(call).text.splitlines()}
+    shown = [line for block in _BLOCK.finditer(section) for line in block[1].splitlines() if line]
+    assert len(shown) > 5
+    assert [line for line in shown if line not in said] == []

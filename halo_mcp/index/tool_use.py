@@ -183,4 +183,5 @@ def _facts(row: tuple[Any, ...]) -> ToolFacts:
 
 
 def _spread(quantiles: list[float | None] | None, most: float | None) -> Spread:
-    return Spread(None, None, None) if quantiles is None or most is None else Spread(*quantiles, most)
+    median, p95 = quantiles or (None, None)
+    return Spread(median, p95, most)

@@ -55,7 +55,8 @@ def preview(text: str, limit: int = PREVIEW_CHARS) -> str:
 
 def name(text: str, limit: int = NAME_CHARS) -> str:
     """A name on one line, cut with HALO's marker when someone chose a very long one."""
-    return cut(" ".join(text.split()) if "\n" in text or "\r" in text else text, limit)
+    # Every character at which some reader breaks a line is one that is not printable.
+    return cut(text if text.isprintable() else " ".join(text.split()), limit)
 
 
 def fair_shares(lengths: Sequence[int], budget: int) -> int:
