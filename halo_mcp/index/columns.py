@@ -16,11 +16,14 @@ from typing import Final
 from halo_mcp.index import failure_columns, semconv
 from halo_mcp.index.failure_rules import DEFAULT_RULES, LOOP_CALLS, LOOP_RULE, STATUS_RULE, first_rule, mask, quoted
 
-INDEX_VERSION: Final = 4
+INDEX_VERSION: Final = 5
 """Bump when a column, a derivation or the layout of a segment changes: older indexes are then rebuilt."""
 
 MESSAGE_CHARS: Final = 500
 """Status and exception messages are cut to this many characters in the index; payloads keep all of it."""
+
+NAME_CHARS: Final = 500
+"""Names of any kind (spans, tools, models, agents, tasks, runs, ...) are cut to this many characters in the index."""
 
 MOST_TOKENS: Final = 10**12
 """More tokens on one span are a mistake, and their sums would leave BIGINT."""
@@ -37,6 +40,10 @@ class Column:
     unit: str = ""
     repeats: bool = True
     """False for ids that hardly repeat: compressing them costs more time, at every read too, than it saves space."""
+
+
+def _name(sql: str) -> str:
+    return f"left({sql}, {NAME_CHARS})"
 
 
 def _attribute(key: str) -> str:
@@ -145,27 +152,27 @@ _SAID_COLUMNS: Final[tuple[Column, ...]] = (
     Column("trace_id", "VARCHAR", "Trace id; hex is lower-cased, base64 of 16 bytes becomes hex.", _identifier("trace_id")),
     Column("span_id", "VARCHAR", "Span id, normalised as trace_id.", _identifier("span_id"), repeats=False),
     Column("parent_span_id", "VARCHAR", "Id of the parent span; NULL for a root.", f"nullif({_identifier('parent_span_id')}, '')", repeats=False),
-    Column("name", "VARCHAR", "Span name.", "coalesce(name, '')"),
+    Column("name", "VARCHAR", "Span name.", _name("coalesce(name, '')")),
     Column("kind", "VARCHAR", "OpenTelemetry span kind without its prefix: INTERNAL, CLIENT, SERVER, ...", "nullif(replace(upper(kind), 'SPAN_KIND_', ''), '')"),
     Column("start_time_unix_nano", "BIGINT", "Start; NULL when unknown.", unix_nano("start_time"), "ns"),
     Column("end_time_unix_nano", "BIGINT", "End; NULL when unknown.", unix_nano("end_time"), "ns"),
     Column("status_code", "VARCHAR", "OK, ERROR or UNSET; UNSET with an exception event counts as ERROR.", _status_code()),
     Column("status_message", "VARCHAR", f"Status message, at most {MESSAGE_CHARS} characters.", f"nullif(left(status.message, {MESSAGE_CHARS}), '')"),
-    Column("service_name", "VARCHAR", "Resource attribute service.name.", f"nullif(resource.attributes.\"{semconv.SERVICE_NAME}\", '')"),
+    Column("service_name", "VARCHAR", "Resource attribute service.name.", _name(f"nullif(resource.attributes.\"{semconv.SERVICE_NAME}\", '')")),
     Column("observation_kind", "VARCHAR", "AGENT, LLM, TOOL, CHAIN, GUARDRAIL, RETRIEVER, EMBEDDING or SPAN.", _observation_kind()),
-    Column("model_name", "VARCHAR", "Model that answered (else the one asked for).", _model_name()),
-    Column("tool_name", "VARCHAR", "Tool called; only on TOOL spans.", _tool_name()),
-    Column("own_agent_name", "VARCHAR", "Agent named on the span itself.", _agent_name()),
-    Column("agent_id", "VARCHAR", "Agent id named on the span itself.", _first(semconv.AGENT_ID)),
+    Column("model_name", "VARCHAR", "Model that answered (else the one asked for).", _name(_model_name())),
+    Column("tool_name", "VARCHAR", "Tool called; only on TOOL spans.", _name(_tool_name())),
+    Column("own_agent_name", "VARCHAR", "Agent named on the span itself.", _name(_agent_name())),
+    Column("agent_id", "VARCHAR", "Agent id named on the span itself.", _name(_first(semconv.AGENT_ID))),
     Column("input_tokens", "BIGINT", "Prompt tokens of this span.", _integer(semconv.INPUT_TOKENS), "tokens"),
     Column("output_tokens", "BIGINT", "Completion tokens of this span.", _integer(semconv.OUTPUT_TOKENS), "tokens"),
     Column("cached_input_tokens", "BIGINT", "Prompt tokens served from a cache; some sources count them in input_tokens, some beside.", _integer(semconv.CACHED_INPUT_TOKENS), "tokens"),
-    Column("session_id", "VARCHAR", "Session or conversation.", _first(semconv.SESSION_ID)),
-    Column("project_id", "VARCHAR", "HALO project id.", _first(semconv.PROJECT_ID)),
-    Column("task_key", "VARCHAR", "Which task was attempted; pairs runs.", _first(semconv.TASK_KEY)),
-    Column("run_id", "VARCHAR", "Which run of the harness.", _first(semconv.RUN_ID)),
+    Column("session_id", "VARCHAR", "Session or conversation.", _name(_first(semconv.SESSION_ID))),
+    Column("project_id", "VARCHAR", "HALO project id.", _name(_first(semconv.PROJECT_ID))),
+    Column("task_key", "VARCHAR", "Which task was attempted; pairs runs.", _name(_first(semconv.TASK_KEY))),
+    Column("run_id", "VARCHAR", "Which run of the harness.", _name(_first(semconv.RUN_ID))),
     Column("outcome", "VARCHAR", "pass or fail as the span says; NULL when it does not say.", _mapped(_first(semconv.OUTCOME), semconv.OUTCOME_VALUES)),
-    Column("exception_type", "VARCHAR", "Type of the first exception event, else of the exception attributes.", _exception("type", semconv.EXCEPTION_TYPE)),
+    Column("exception_type", "VARCHAR", "Type of the first exception event, else of the exception attributes.", _name(_exception("type", semconv.EXCEPTION_TYPE))),
     Column("exception_message", "VARCHAR", f"Its message, at most {MESSAGE_CHARS} characters.", f"left({_exception('message', semconv.EXCEPTION_MESSAGE)}, {MESSAGE_CHARS})"),
 )  # fmt: skip
 

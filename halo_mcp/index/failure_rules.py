@@ -124,7 +124,7 @@ _TIMEOUT: Final = (
 _LIMIT: Final = (
     r"(?i:\bmax(?:imum)?[ _-]?(?:number of )?(?:turns?|steps?|iterations?|tool[ _]calls?|budget|retries|attempts)\b"
     r".*\b(?:reached|exceeded|exhausted|hit)|\b(?:reached|exceeded|exhausted|hit|over)\b.*\b(?:"
-    r"max(?:imum)?[ _-]?(?:turns?|steps?|iterations?)|"
+    r"max(?:imum)?[ _-]?(?:number of )?(?:turns?|steps?|iterations?)|"
     r"(?:turn|step|iteration|recursion|sample|message|token|cost|time)[ _-]?(?:limit|budget))|"
     r"\b(?:turn|step|iteration|recursion|sample|budget)[ _-]?(?:limit|budget)?[ _](?:exceeded|reached|exhausted)|"
     r"\bMaxTurnsExceeded|\bout of budget)"

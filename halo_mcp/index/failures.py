@@ -154,9 +154,9 @@ def read_failure_modes(
 
 
 def _mode(row: tuple[Any, ...]) -> FailureMode:
-    *facts, trace_id, span_id, some = row
-    others = [other for other in some if other != trace_id]
-    return FailureMode(*facts, trace_id, span_id, (trace_id, *others[: _EXAMPLE_TRACES - 1]))
+    first = row[-3]
+    others = [other for other in row[-1] if other != first]
+    return FailureMode(*row[:-1], example_trace_ids=(first, *others[: _EXAMPLE_TRACES - 1]))
 
 
 def _unused(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Final, Literal
@@ -10,6 +11,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from halo_mcp.errors import InvalidTime
+from halo_mcp.index.columns import NAME_CHARS
 from halo_mcp.index.ids import normalize_id
 from halo_mcp.index.semconv import ObservationKind
 from halo_mcp.index.span import as_text
@@ -112,6 +114,7 @@ _SPAN_LISTS: Final = {
     "observation_kinds": "observation_kind",
     "failure_mode": "failure_mode",
 }
+_TRACES_OF_SPANS: Final = "SELECT trace_key FROM spans WHERE"
 DURATION_MS: Final = "(end_time_unix_nano::HUGEINT - start_time_unix_nano) / 1e6"
 """Subtracted in HUGEINT: BIGINT overflows over some 292 years, and DOUBLE knows such times to 256 ns only."""
 TOKENS: Final = "coalesce(input_tokens, 0) + coalesce(output_tokens, 0)"
@@ -130,12 +133,12 @@ def where(filters: TraceFilters) -> Where:
         result.add("list_contains(?, trace_id)", [normalize_id(given) for given in filters.trace_ids])
     for name, column in _TRACE_LISTS.items():
         if values := getattr(filters, name):
-            result.add(f"list_contains(?, {column})", list(values))
+            result.add(f"list_contains(?, {column})", _as_indexed(values))
     for name, column in _SPAN_LISTS.items():
         if values := getattr(filters, name):
-            result.add(f"trace_key IN (SELECT trace_key FROM spans WHERE list_contains(?, {column}))", list(values))
+            result.add(f"trace_key IN ({_TRACES_OF_SPANS} list_contains(?, {column}))", _as_indexed(values))
     if filters.project_id:
-        result.add("trace_key IN (SELECT trace_key FROM spans WHERE project_id = ?)", filters.project_id)
+        result.add(f"trace_key IN ({_TRACES_OF_SPANS} project_id = ?)", *_as_indexed([filters.project_id]))
     if filters.start_time_gte:
         result.add("start_time_unix_nano >= ?", parse_time("start_time_gte", filters.start_time_gte))
     if filters.end_time_lte:
@@ -146,6 +149,10 @@ def where(filters: TraceFilters) -> Where:
         if (high := getattr(filters, f"max_{name}")) is not None:
             result.add(f"{expression} <= ?", high)
     return result
+
+
+def _as_indexed(names: Sequence[str]) -> list[str]:
+    return [name[:NAME_CHARS] for name in names]
 
 
 _SCALES: Final = {10: 1_000_000_000, 13: 1_000_000, 16: 1_000, 19: 1}

@@ -138,7 +138,7 @@ Accepted arguments: filters, group_by, dataset, response_format.\
 """,
             """\
 Invalid arguments for count_traces:
-- filters.has_error: Extra inputs are not permitted. Filters: has_errors, outcome, trace_ids, session_ids, service_names, agent_names, model_names, tool_names, span_names, observation_kinds, project_id, task_keys, run_ids, start_time_gte, end_time_lte, min_duration_ms, max_duration_ms, min_tokens, max_tokens, min_span_count, max_span_count, attributes, regex_pattern
+- filters.has_error: Extra inputs are not permitted. Filters: has_errors, outcome, trace_ids, session_ids, service_names, agent_names, model_names, tool_names, span_names, observation_kinds, failure_mode, project_id, task_keys, run_ids, start_time_gte, end_time_lte, min_duration_ms, max_duration_ms, min_tokens, max_tokens, min_span_count, max_span_count, attributes, regex_pattern
 Accepted arguments: filters, group_by, dataset, response_format.\
 """,
             """\
