@@ -15,6 +15,8 @@ from halo_mcp import cli_check as cli_check
 from halo_mcp.config import load_settings
 from halo_mcp.errors import BadArgument, HaloError, shown, why_unusable
 from halo_mcp.terminal import (
+    AsWritten,
+    Cursor,
     Deadline,
     IndexDir,
     Json,
@@ -120,7 +122,7 @@ def query(
         str, typer.Option(help="start_time, -start_time, -duration_ms, -tokens, -error_span_count, ...")
     ] = "start_time",
     limit: Annotated[int, typer.Option(min=1, max=500)] = 50,
-    cursor: Annotated[str, typer.Option(help="from the previous page")] = "",
+    cursor: Cursor = "",
     count: Annotated[bool, typer.Option("--count", help="only count")] = False,
     group_by: Annotated[str, typer.Option(help="with --count: one count per value, e.g. tool_name")] = "",
     index_dir: IndexDir = None,
@@ -178,7 +180,7 @@ def search(
     pattern: Annotated[str, typer.Argument(help="RE2 regex")],
     context_buffer_chars: Annotated[int, typer.Option(min=0, max=2_000)] = 100,
     max_matches: Annotated[int, typer.Option(min=1, max=500)] = 50,
-    literal: Annotated[bool, typer.Option("--literal", help="find the pattern exactly as written")] = False,
+    literal: AsWritten = False,
     index_dir: IndexDir = None,
     deadline_s: Deadline = None,
     as_json: Json = False,

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from halo_mcp.errors import BadArgument, why_unusable
-from halo_mcp.terminal import Deadline, IndexDir, Json, Sources, Where, app, parse_filters, show
+from halo_mcp.terminal import AsWritten, Cursor, Deadline, IndexDir, Json, Sources, Where, app, parse_filters, show
 
 FailOn = Literal["worse", "no-evidence", "never"]
 
@@ -24,7 +24,7 @@ def failures(
     where: Where = [],  # noqa: B006
     limit: Annotated[int, typer.Option(min=1, max=100)] = 10,
     soft_rules: Annotated[str, typer.Option(help="count only these soft-error rules: NAME,...")] = "",
-    cursor: Annotated[str, typer.Option(help="from the previous page")] = "",
+    cursor: Cursor = "",
     index_dir: IndexDir = None,
     deadline_s: Deadline = None,
     as_json: Json = False,
@@ -64,10 +64,10 @@ def grep(
         str,
         typer.Option(help="count per trace, span_name, tool, kind, failure_mode, agent, model or outcome"),
     ] = "",
-    literal: Annotated[bool, typer.Option("--literal", help="find the pattern exactly as written")] = False,
+    literal: AsWritten = False,
     max_matches: Annotated[int, typer.Option(min=1, max=200)] = 20,
     context_buffer_chars: Annotated[int, typer.Option(min=0, max=2_000)] = 60,
-    cursor: Annotated[str, typer.Option(help="from the previous page")] = "",
+    cursor: Cursor = "",
     index_dir: IndexDir = None,
     deadline_s: Deadline = None,
     as_json: Json = False,

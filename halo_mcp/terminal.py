@@ -42,6 +42,8 @@ Where = Annotated[
         help="e.g. outcome=fail, tool_names=search,fetch, regex_pattern=timeout",
     ),
 ]
+Cursor = Annotated[str, typer.Option(help="from the previous page")]
+AsWritten = Annotated[bool, typer.Option("--literal", help="find the pattern exactly as written")]
 MaxChars = Annotated[int, typer.Option(min=2_000, max=150_000, help="size of the answer")]
 _PICTURES: Final = (
     {code: 0x2400 + code for code in range(0x20) if chr(code) not in "\n\t"}

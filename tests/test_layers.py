@@ -11,14 +11,24 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "halo_mcp"
-ALLOWED = {
-    "errors": set[str](),
-    "index": {"errors", "index"},
-    "sandbox": {"errors", "index", "sandbox"},
-    "engine": {"errors", "engine"},
-}
-"""What a layer may import of the package; the others are only kept from looking up."""
-ABOVE = {"tools": {"server", "transports", "cli", "__main__"}, "server": {"cli", "__main__"}, "transports": {"cli"}}
+LAYERS = (
+    {"errors", "__version__"},
+    {"index"},
+    {"sandbox", "engine", "config", "junit"},
+    {"datasets"},
+    {"tools"},
+    {"server", "transports", "terminal", "demo", "tour"},
+    {"serve", "doctor", "cli_analysis", "cli_check"},
+    {"cli"},
+    {"__main__"},
+)
+"""From the bottom up. A module or package imports what stands in lower layers, and nothing beside it."""
+ONLY = {"engine": {"errors"}, "sandbox": {"errors", "index"}}
+"""What some may import, whatever else is below them."""
+USERS = {"sandbox": {"datasets", "tools"}}
+"""Who may import some, whatever else is above them."""
+STANDARD_LIBRARY_ONLY = {Path("sandbox/confine.py"), Path("sandbox/frames.py")}
+"""Workers import these before their search path is set."""
 HEAVY = ("duckdb", "numpy", "re2", "openai", "scipy", "wasmtime")
 
 
@@ -32,12 +42,26 @@ def imports() -> Iterator[tuple[Path, str]]:
             yield from ((path.relative_to(PACKAGE), name) for name in names)
 
 
+def test_every_module_has_a_layer() -> None:
+    modules = {path.name.removesuffix(".py") for path in PACKAGE.iterdir() if path.suffix == ".py" or path.is_dir()}
+    assert modules - {"__init__", "__pycache__"} - set[str]().union(*LAYERS) == set()
+
+
 def test_imports_go_one_way() -> None:
+    heights = {name: height for height, layer in enumerate(LAYERS) for name in layer}
     for path, name in imports():
-        top, layer = name.split("."), path.parts[0].removesuffix(".py")
-        if top[0] == "halo_mcp" and len(top) > 1:
-            assert top[1] in ALLOWED.get(layer, {top[1]}), f"{path} imports {name}"
-            assert top[1] not in ABOVE.get(layer, ()), f"{path} imports {name}"
+        top, own = name.split("."), path.parts[0].removesuffix(".py")
+        if top[0] != "halo_mcp" or len(top) == 1 or top[1] == own:
+            continue
+        assert heights[top[1]] < heights[own], f"{path} imports {name}"
+        assert top[1] in ONLY.get(own, {top[1]}), f"{path} imports {name}"
+        assert own in USERS.get(top[1], {own}), f"{path} imports {name}"
+
+
+def test_what_workers_start_with_needs_the_standard_library_only() -> None:
+    for path, name in imports():
+        if path in STANDARD_LIBRARY_ONLY:
+            assert name.split(".")[0] in {*sys.stdlib_module_names, "__future__"}, f"{path} imports {name}"
 
 
 def test_mcp_is_imported_by_tools_server_and_tour_only() -> None:

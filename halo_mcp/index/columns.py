@@ -46,10 +46,6 @@ def _name(sql: str) -> str:
     return f"left({sql}, {NAME_CHARS})"
 
 
-def _text(value: str) -> str:
-    return "'" + value.replace("'", "''") + "'"
-
-
 def _attribute(key: str) -> str:
     return f"nullif(a.\"{key}\", '')"
 
@@ -69,7 +65,7 @@ def _integer(keys: Iterable[str]) -> str:
 
 
 def _mapped(value: str, mapping: Mapping[str, str]) -> str:
-    branches = " ".join(f"WHEN {_text(given)} THEN {_text(meant)}" for given, meant in mapping.items())
+    branches = " ".join(f"WHEN {quoted(given)} THEN {quoted(meant)}" for given, meant in mapping.items())
     return f"CASE lower({value}) {branches} END"
 
 
@@ -113,14 +109,14 @@ def unix_nano(field: str) -> str:
 def _observation_kind() -> str:
     rules = [_mapped(f'a."{key}"', values) for key, values in semconv.KIND_RULES]
     prefixes = " ".join(
-        f"WHEN starts_with(name, {_text(prefix)}) THEN {_text(kind)}" for prefix, kind in semconv.KIND_NAME_PREFIXES
+        f"WHEN starts_with(name, {quoted(prefix)}) THEN {quoted(kind)}" for prefix, kind in semconv.KIND_NAME_PREFIXES
     )
     return f"coalesce({', '.join(rules)}, CASE {prefixes} END, 'SPAN')"
 
 
 def _status_code() -> str:
     def one_of(values: Iterable[str]) -> str:
-        return f"upper(status.code) IN ({', '.join(_text(value) for value in values)})"
+        return f"upper(status.code) IN ({', '.join(quoted(value) for value in values)})"
 
     return (
         f"CASE WHEN {one_of(semconv.STATUS_ERROR)} THEN 'ERROR' WHEN {one_of(semconv.STATUS_OK)} THEN 'OK' "
@@ -135,7 +131,7 @@ def _tool_name() -> str:
 
 
 def _agent_name() -> str:
-    prefix = _text(semconv.AGENT_NAME_PREFIX)
+    prefix = quoted(semconv.AGENT_NAME_PREFIX)
     from_name = (
         f"CASE WHEN observation_kind = 'AGENT' AND starts_with(name, {prefix}) THEN substr(name, {len(prefix) - 1}) END"
     )
@@ -340,13 +336,13 @@ def reader_columns() -> str:
         "attributes": f'STRUCT({attributes}, "{semconv.EVENTS_ATTRIBUTE}" {events})',
         "events": events,
     }
-    return "{" + ", ".join(f"{name}: {_text(kind)}" for name, kind in fields.items()) + "}"
+    return "{" + ", ".join(f"{name}: {quoted(kind)}" for name, kind in fields.items()) + "}"
 
 
 def own_select(rows: str) -> str:
     """The query that turns raw rows (a FROM item with ``reader_columns``) into OWN_COLUMNS, order kept."""
     events = f'CASE WHEN len(events) > 0 THEN events ELSE attributes."{semconv.EVENTS_ATTRIBUTE}" END'
-    exception = f"list_filter({events}, lambda e: e.name = {_text(semconv.EXCEPTION_EVENT)})[1]"
+    exception = f"list_filter({events}, lambda e: e.name = {quoted(semconv.EXCEPTION_EVENT)})[1]"
     raw = f"SELECT *, attributes AS a, {exception} AS exception FROM {rows}"
     said = f"SELECT {derived(_SAID_COLUMNS)}, {failure_columns.inputs()} FROM ({raw})"
     names = ", ".join(column.name for column in _SAID_COLUMNS)

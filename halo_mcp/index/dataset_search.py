@@ -20,6 +20,7 @@ from halo_mcp.index.places import Places
 from halo_mcp.index.reading import Sources
 from halo_mcp.index.scan import matching_spans, pattern_condition
 from halo_mcp.index.search import match_in, occurrences
+from halo_mcp.index.selection import Selection, keys_of
 from halo_mcp.index.snapshot import Snapshot
 from halo_mcp.index.span import Span
 from halo_mcp.index.store import Match
@@ -100,7 +101,7 @@ class _Search:
 
 def search_dataset(
     snapshot: Snapshot,
-    selected: tuple[str, list[Any]],
+    selected: Selection,
     pattern: Pattern,
     *,
     question: str,
@@ -159,7 +160,7 @@ def _state(found: _Found) -> tuple[int, int]:
 # --- scanning ---------------------------------------------------------------------------------------------------------
 
 
-def _begun(snapshot: Snapshot, selected: tuple[str, list[Any]], work: Work) -> _Search:
+def _begun(snapshot: Snapshot, selected: Selection, work: Work) -> _Search:
     condition, values = selected
     ((traces, failing, passing, spans, size),) = snapshot.query(
         f"SELECT {_TRACES_BY_OUTCOME}, "
@@ -170,12 +171,8 @@ def _begun(snapshot: Snapshot, selected: tuple[str, list[Any]], work: Work) -> _
     return _Search(TraceCounts(traces, failing, passing), spans, size, _Found(snapshot))
 
 
-def _scanned_on(
-    snapshot: Snapshot, selected: tuple[str, list[Any]], pattern: Pattern, found: _Found, work: Work
-) -> _Found:
-    condition, values = selected
-    traces = snapshot.arrays(f"SELECT trace_key FROM traces WHERE {condition}", values, work)["trace_key"]
-    places, keys = snapshot.places_of_many(traces.astype(np.int64))
+def _scanned_on(snapshot: Snapshot, selected: Selection, pattern: Pattern, found: _Found, work: Work) -> _Found:
+    places, keys = snapshot.places_of_many(keys_of(snapshot, selected, work))
     if not places.are_sorted:
         order = np.lexsort((places.offset, places.source_no))
         places, keys = places.where(order), keys[order]

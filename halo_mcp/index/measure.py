@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Final
 from halo_mcp.errors import BadArgument
 from halo_mcp.index.failure_rules import STATUS_RULE
 from halo_mcp.index.patterns import compile_pattern
-from halo_mcp.index.snapshot import Snapshot
+from halo_mcp.index.selection import Selection
+from halo_mcp.index.snapshot import Snapshot, among_spans
 from halo_mcp.index.store import Measured, Occurrence
 from halo_mcp.index.work import Work
 
@@ -17,9 +18,6 @@ if TYPE_CHECKING:
 
 EXAMPLES: Final = 5
 _IN_TIME_ORDER: Final = f"ORDER BY start_time_unix_nano NULLS LAST, trace_id LIMIT {EXAMPLES}"
-
-Selection = tuple[str, list[Any]]
-"""A condition on ``traces`` with its values."""
 
 
 def read_measured(
@@ -36,7 +34,7 @@ def read_measured(
         values += failure_values
     ((population,),) = snapshot.query(f"SELECT count(*) FROM traces WHERE {base[0]}", base[1], work)
     ((traces,),) = snapshot.query(f"SELECT count(*) FROM traces WHERE {matching}", values, work)
-    among = f"trace_key IN (SELECT trace_key FROM traces WHERE {matching})"
+    among = among_spans(matching)
     if failure is None:
         spans = 0
         sql = f"SELECT trace_id FROM traces WHERE {matching} {_IN_TIME_ORDER}"

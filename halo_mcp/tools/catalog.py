@@ -18,7 +18,8 @@ from halo_mcp.tools.search import search_trace
 from halo_mcp.tools.search_dataset import search_dataset
 from halo_mcp.tools.sql import query_sql
 from halo_mcp.tools.tool_use import analyze_tool_use
-from halo_mcp.tools.view import view_spans, view_trace
+from halo_mcp.tools.view_spans import view_spans
+from halo_mcp.tools.view_trace import view_trace
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -11,9 +10,10 @@ import orjson
 
 from halo_mcp.index import semconv
 from halo_mcp.index.messages import Conversation, Direction, Message, conversation
-from halo_mcp.index.span import Span, as_list, as_mapping
+from halo_mcp.index.span import Span, as_list
 from halo_mcp.index.store import SpanRow
 from halo_mcp.tools.budget import cut, fair_shares, name, preview
+from halo_mcp.tools.messagetext import message_text, speaker, unsaid_members
 from halo_mcp.tools.params import call_text
 from halo_mcp.tools.render import duration, indent, number, readable
 
@@ -35,9 +35,6 @@ _MESSAGE_CHARS: Final = 200
 """When a conversation cannot show this much of each message, its middle is left out."""
 _FIRST_MESSAGES: Final = 2
 _UNSAID_SHOWN: Final = 40
-_LABEL: Final = "type"
-"""The member of messages and their parts that says how to read the others: shown by how they are written down."""
-_NUMBERED: Final = re.compile(r"(\d+)\.(.+)", re.DOTALL)
 
 
 def head(row: SpanRow, trace_start: int | None) -> str:
@@ -143,7 +140,7 @@ class SpanTexts:
         for i, (message, text) in enumerate(zip(messages, texts, strict=True)):
             if i not in hidden:
                 counted = mark or f"{skip + i + 1} "
-                yield _labelled(counted + _speaker(message), cut(text, cap))
+                yield _labelled(counted + speaker(message), cut(text, cap))
             elif i == hidden.start:
                 chars = sum(len(texts[j]) for j in hidden)
                 reading = call_text(
@@ -251,113 +248,5 @@ def _inside(text: str, encoded: str) -> bool:
     return probe[:60] in encoded
 
 
-def _speaker(message: Message) -> str:
-    about = f" {name(message.name)}" if message.name else ""
-    about += f" ({name(message.tool_call_id)})" if message.tool_call_id else ""
-    return name(message.role) + about
-
-
-def message_text(message: Message) -> str:
-    """What a message says and calls, decoded."""
-    parts = [readable(message.content)] if message.content else []
-    for call in message.tool_calls:
-        arguments, marked = readable(call.arguments), f" id={call.id}" if call.id else ""
-        if "\n" in arguments:
-            parts.append(f"calls {call.name}{marked}:\n{indent(arguments, '  ')}")
-        else:
-            parts.append(f"calls {call.name}({arguments}){marked}")
-    return "\n".join(parts) or "(empty)"
-
-
-def conversation_text(found: Conversation) -> str:
-    """All messages in full, as a view shows them."""
-    lines = (f"{i} {_speaker(message)}: {message_text(message)}" for i, message in enumerate(found.messages, 1))
-    return "\n".join(lines)
-
-
-def unsaid_members(found: Conversation, given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """(place, text) of each value in the conversation's attributes that its messages do not tell."""
-    told = [_told(message) for message in found.messages]
-    everything: list[str] = []  # joined only when something needs it
-
-    def known(position: int | None, text: str) -> bool:
-        if position is not None and position < len(told) and text in told[position]:
-            return True
-        if not everything:
-            everything.append("\n".join(told))
-        return all(line.strip() in everything[0] for line in text.splitlines())
-
-    for key in sorted(found.keys):
-        for position, path, text in _members(key, given[key], found):
-            if text and path.rpartition(".")[2] != _LABEL and not known(position, text):
-                yield path, text
-
-
-def _told(message: Message) -> str:
-    calls = [text for call in message.tool_calls for text in (call.name, call.id, call.arguments)]
-    return "\n".join(
-        (
-            name(message.role),
-            name(message.name),
-            name(message.tool_call_id),
-            message.content,
-            *calls,
-            message_text(message),
-        )
-    )
-
-
-def _members(key: str, value: Any, found: Conversation) -> Iterator[tuple[int | None, str, str]]:
-    """(number of the message or None, path, text) of every value in an attribute that holds messages."""
-    prefix = next((prefix for prefix in semconv.FLAT_PREFIXES if key.startswith(prefix)), None)
-    if prefix is not None:
-        numbered = _NUMBERED.fullmatch(key[len(prefix) :])
-        yield int(numbered[1]) if numbered else None, key, _leaf_text(value)
-        return
-    if isinstance(value, str):
-        value = orjson.loads(value)
-    todo: list[tuple[int | None, str, Any]] = [(None, key, value)]
-    while todo:
-        position, path, item = todo.pop()
-        if isinstance(item, dict):
-            members = list(as_mapping(item).items())
-            todo += [(position, f"{path}.{member}", inner) for member, inner in reversed(members)]
-        elif isinstance(item, list):
-            items = list(enumerate(as_list(item)))
-            todo += [(i if position is None else position, f"{path}[{i}]", inner) for i, inner in reversed(items)]
-        else:
-            yield position, path, _leaf_text(item)
-
-
-def _leaf_text(value: Any) -> str:
-    return value if isinstance(value, str) else "" if value is None else readable(value)
-
-
 def _labelled(label: str, text: str) -> str:
     return f"{label}: {text}" if "\n" not in text else f"{label}:\n{indent(text, '  ')}"
-
-
-def in_tree_order(rows: Sequence[SpanRow]) -> list[tuple[int, SpanRow]]:
-    """Spans with their depth, parents before children, siblings in time order. Circles are cut where they close."""
-    known = {row.span_id: row for row in rows}
-    children: dict[str | None, list[SpanRow]] = {}
-    for row in rows:
-        parent = row.parent_span_id if row.parent_span_id in known and row.parent_span_id != row.span_id else None
-        children.setdefault(parent, []).append(row)
-    ordered: list[tuple[int, SpanRow]] = []
-    seen: set[int] = set()
-
-    def walk(start: Sequence[SpanRow]) -> None:
-        todo = [(0, row) for row in reversed(start)]
-        while todo:
-            depth, row = todo.pop()
-            if id(row) in seen:
-                continue
-            seen.add(id(row))
-            ordered.append((depth, row))
-            if known[row.span_id] is row:  # of spans with the same id, the one found by it has the children
-                todo.extend((depth + 1, child) for child in reversed(children.get(row.span_id, [])))
-
-    walk(children.get(None, []))
-    walk([row for row in rows if id(row) not in seen])
-    return ordered

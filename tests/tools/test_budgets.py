@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import pytest
 
-from halo_mcp.tools import view
+from halo_mcp.tools import asked_trace
 from halo_mcp.tools.budget import DEFAULT_CHARS, OVERVIEW_CHARS
 from tests.builders import Record, agent, llm, span, write_lines
 from tests.tools.desk import Desk, calls_in, desk_over
@@ -340,7 +340,7 @@ def test_a_trace_too_large_to_be_read_at_once_is_paged_all_the_same(
 ) -> None:
     records = [span("s-root", ms=9_000), *(tool(i, "s-root") for i in range(120)), *duplicates()]
     desk = desk_over(tmp_path, write_lines(tmp_path / "traces.jsonl", *records))
-    monkeypatch.setattr(view, "_READ_BYTES", 1)
+    monkeypatch.setattr(asked_trace, "_READ_BYTES", 1)
     outline = desk.text("view_trace", trace_id="t1")
     assert "[s-root]" in outline
     assert "out: result" not in outline, "previews would need the payloads"

@@ -1,0 +1,120 @@
+"""Source arguments held open: listed, indexed, and kept up with while the files grow or change."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Sequence
+from copy import copy
+from functools import cached_property
+from pathlib import Path
+from typing import Final, Self
+
+from halo_mcp.errors import IndexFailure, NotTraces, SourceUnreadable
+from halo_mcp.index.build import update_index
+from halo_mcp.index.columns import FailureColumns
+from halo_mcp.index.failure_rules import DEFAULT_RULES
+from halo_mcp.index.formats.sniff import why_not_traces
+from halo_mcp.index.segments import IndexDirectory, Listed, Manifest
+from halo_mcp.index.snapshot import Snapshot
+from halo_mcp.index.sources import list_sources
+from halo_mcp.index.work import Work
+
+_OPEN_ATTEMPTS: Final = 3
+
+
+class OpenedSources:
+    """Source arguments as one dataset. Opening is free; ``refresh`` lists, indexes and opens."""
+
+    def __init__(
+        self,
+        name: str,
+        arguments: Sequence[str],
+        index_root: Path,
+        roots: Sequence[Path] = (),
+        soft_rules: tuple[str, ...] = DEFAULT_RULES,
+    ) -> None:
+        """``soft_rules``: names of the soft-error rules that count as failures."""
+        self.name = name
+        self.arguments = tuple(arguments)
+        self._index_root = index_root
+        self._roots = tuple(roots)
+        self._failures = FailureColumns(soft_rules)
+        self._refreshing = threading.Lock()
+        self._snapshot: Snapshot | None = None
+        self._listed: list[Listed] = []
+
+    @cached_property
+    def _directory(self) -> IndexDirectory:
+        key = "\n".join(sorted(os.path.abspath(os.path.expanduser(argument)) for argument in self.arguments))
+        return IndexDirectory(self._index_root, key, self.name)
+
+    def refresh(self, work: Work) -> None:
+        """Raises: SourceError, IndexFailure, Cancelled, DeadlineExceeded."""
+        listed = self._list()
+        if self._snapshot is not None and listed == self._listed:
+            return
+        while not self._refreshing.acquire(timeout=0.1):
+            work.check()
+        try:
+            if self._snapshot is not None and listed == self._listed:
+                return
+            self._update(work)
+        finally:
+            self._refreshing.release()
+
+    def _list(self) -> list[Listed]:
+        return list_sources(self.arguments, self._roots)
+
+    def _update(self, work: Work) -> None:
+        for attempt in range(_OPEN_ATTEMPTS):
+            manifest, listed = update_index(self._directory, self._list, work)
+            if self._snapshot is not None and manifest == self._snapshot.manifest:
+                self._listed = listed  # another call has taken it in meanwhile
+                return
+            try:
+                self._open(manifest, listed)
+                return
+            except IndexFailure:
+                # Damaged, or another process has merged these segments meanwhile; only the former is thrown away.
+                if attempt + 1 == _OPEN_ATTEMPTS:
+                    raise
+                self._directory.discard(manifest, work)
+
+    def pinned(self) -> Self:
+        """This store as it is now: what another call takes in meanwhile does not show."""
+        return copy(self)
+
+    def forget(self) -> None:
+        """Take nothing for granted at the next refresh: the sources changed in a way that their size did not show."""
+        self._listed = []
+        self._directory.discard_any()
+
+    def _open(self, manifest: Manifest, listed: list[Listed]) -> None:
+        _check_usable(manifest)
+        snapshot = Snapshot(self._directory, manifest, self._snapshot, self._failures)
+        self._snapshot, self._listed = snapshot, listed
+
+    @property
+    def _current(self) -> Snapshot:
+        if self._snapshot is None:
+            self.refresh(Work())
+        assert self._snapshot is not None
+        return self._snapshot
+
+    def close(self) -> None:
+        if self._snapshot is not None:
+            self._snapshot.close()
+            self._snapshot = None
+
+
+def _check_usable(manifest: Manifest) -> None:
+    """Raises NotTraces when no source holds a span, about the first source."""
+    if any(segment.span_count for segment in manifest.segments) or not manifest.sources:
+        return
+    first = manifest.sources[0]
+    try:
+        reason = why_not_traces(Path(first.path))
+    except OSError as error:
+        raise SourceUnreadable(first.path, error.strerror or str(error)) from error
+    raise NotTraces(first.path, reason)
