@@ -7,13 +7,14 @@ side; single trials of a task have no partner on the other side. ``docs/methods.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, Literal
 
 import numpy as np
 
 from halo_mcp.index.features import Feature, FeatureKind, TraceFeatures
+from halo_mcp.index.harness import MixedVersions, agent_versions, mixed_versions
 from halo_mcp.index.statistics import (
     ALPHA,
     Interval,
@@ -61,6 +62,9 @@ class Side:
     models: tuple[str, ...]
     start_time_unix_nano: int | None
     end_time_unix_nano: int | None
+    versions: Mapping[str, tuple[str, ...]] | None
+    """Agent -> ids of its harness versions, most traces first; None where they were not read."""
+    mixed: MixedVersions | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,12 +120,12 @@ class Comparison:
     """Those that changed first, then by how common they are."""
     shared_tasks: int
     shared_traces: int
-    """Traces that are on both sides."""
+    """Traces that were on both sides; they are left out of both."""
     times_overlap: bool
 
 
-def compare(before: TraceFeatures, after: TraceFeatures) -> Comparison:
-    """What changed from ``before`` to ``after``; neither may be empty."""
+def compare(before: TraceFeatures, after: TraceFeatures, shared_traces: int = 0) -> Comparison:
+    """What changed from ``before`` to ``after``; neither may be empty. ``shared_traces`` is what ``apart`` removed."""
     sides = _Sides(before, after)
     with_failures = before.number("failures") > 0, after.number("failures") > 0
     failures = sides.rate("traces_with_failures", "traces with failures", *map(_shares, with_failures))
@@ -138,9 +142,18 @@ def compare(before: TraceFeatures, after: TraceFeatures) -> Comparison:
         secondary=_secondary(sides, [] if judged_by_failures else [failures]),
         failure_modes=_failure_modes(sides),
         shared_tasks=len(sides.tasks),
-        shared_traces=len(set(before.trace_ids.tolist()) & set(after.trace_ids.tolist())),
+        shared_traces=shared_traces,
         times_overlap=_times_overlap(before, after),
     )
+
+
+def apart(before: TraceFeatures, after: TraceFeatures) -> tuple[TraceFeatures, TraceFeatures, int]:
+    """Both sides without the traces that are on both (the tests need separate ones), and how many these are."""
+    shared = list(set(before.trace_ids.tolist()) & set(after.trace_ids.tolist()))
+    if not shared:
+        return before, after, 0
+    own = (side.where(~np.isin(side.trace_ids, np.array(shared, dtype=object))) for side in (before, after))
+    return next(own), next(own), len(shared)
 
 
 def _shares(has: Mask) -> Numbers:
@@ -164,7 +177,7 @@ class _Sides:
 
     def __init__(self, before: TraceFeatures, after: TraceFeatures) -> None:
         self.before, self.after = before, after
-        self.tasks = sorted(set(before.tasks) & set(after.tasks))
+        self.tasks = sorted(_attempted(before) & _attempted(after))
         numbers = {task: number for number, task in enumerate(self.tasks)}
         self._of_before = _shared_task(before, numbers)
         self._of_after = _shared_task(after, numbers)
@@ -218,6 +231,10 @@ class _Sides:
         return needed_per_group(float(np.nanmean(before)), float(np.nanmean(after)))
 
 
+def _attempted(side: TraceFeatures) -> set[str]:
+    return {side.tasks[no] for no in np.unique(side.task[side.task >= 0]).tolist()}
+
+
 def _shared_task(side: TraceFeatures, numbers: dict[str, int]) -> Codes:
     """The number of each trace's task among the shared ones; -1 for none."""
     of_task = np.array([*(numbers.get(task, -1) for task in side.tasks), -1], dtype=np.int64)
@@ -258,6 +275,8 @@ def _failure_modes(sides: _Sides) -> tuple[RateChange, ...]:
     changes: list[RateChange] = []
     for name in sorted(before.keys() | after.keys()):
         one, other = before.get(name), after.get(name)
+        if not any(mode is not None and len(mode.traces) for mode in (one, other)):
+            continue
         text = (one or other or _NOTHING).text
         changes.append(sides.rate(name, text, _having(sides.before, one), _having(sides.after, other)))
     tested = [change for change in changes if change.before + change.after >= LEAST_TRACES]
@@ -287,16 +306,18 @@ def _having(side: TraceFeatures, feature: Feature | None) -> Numbers:
 
 def _side(side: TraceFeatures) -> Side:
     outcomes = [int(np.count_nonzero(side.outcome == outcome)) for outcome in (1, 0, -1)]
-    per_run = np.bincount(side.run[side.run >= 0], minlength=len(side.runs)).tolist()
+    per_run: list[int] = np.bincount(side.run[side.run >= 0], minlength=len(side.runs)).tolist()
     known = side.start > 0
     return Side(
         len(side),
         *outcomes,
-        tasks=len(side.tasks),
-        runs=tuple(zip(side.runs, per_run, strict=True)),
-        models=tuple(_of_kind(side, "model")),
+        tasks=len(np.unique(side.task[side.task >= 0])),
+        runs=tuple((run, traces) for run, traces in zip(side.runs, per_run, strict=True) if traces),
+        models=tuple(name for name, model in _of_kind(side, "model").items() if len(model.traces)),
         start_time_unix_nano=int(side.start[known].min()) if known.any() else None,
         end_time_unix_nano=int(side.end[known].max()) if known.any() else None,
+        versions=None if side.harness is None else agent_versions(side.harness),
+        mixed=None if side.harness is None else mixed_versions(side.harness),
     )
 
 

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 
 from halo_mcp.index import columns
-from halo_mcp.index.failure_rules import LOOP_RULE, quoted
+from halo_mcp.index.failure_rules import LOOP_MEANING, LOOP_RULE, quoted
 from halo_mcp.index.filters import DURATION_MS
+from halo_mcp.index.harness import ANY_VERSION, SEVERAL_FIT, trace_versions
+from halo_mcp.index.harness_reading import Seen, read_quick
 from halo_mcp.index.snapshot import Snapshot, among_spans
 from halo_mcp.index.work import Work
 
@@ -25,7 +27,16 @@ if TYPE_CHECKING:
     Positions = NDArray[np.int64]
 
 FeatureKind = Literal[
-    "failure_mode", "tool_failed", "tool_again", "tool", "tool_pair", "finish_reason", "model", "agent", "service"
+    "failure_mode",
+    "tool_failed",
+    "tool_again",
+    "tool",
+    "tool_pair",
+    "harness_version",
+    "finish_reason",
+    "model",
+    "agent",
+    "service",
 ]
 """Where two features are in the same traces, the earlier kind is the better name for it."""
 
@@ -44,13 +55,18 @@ class Feature:
     name: str
     """Unique among the features of its kind."""
     text: str
-    """What a reader sees."""
+    """What a reader sees; of a failure mode the words of its earliest example, verbatim."""
     filters: Mapping[str, Any]
     """The TraceFilters that select exactly the traces that have it; empty where no filter does."""
     about: tuple[str, frozenset[str]]
     """The filter field and the names that it speaks of: a group chosen by them has it by definition."""
     traces: Positions
     """Positions of the traces that have it, ascending."""
+
+    @property
+    def label(self) -> str:
+        """The shortest words that tell it from the others."""
+        return f"failure mode {self.name}" if self.kind == "failure_mode" else self.text
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +100,30 @@ class TraceFeatures:
     features: tuple[Feature, ...]
     names_left_out: int = 0
     """Names too rare to be among NAMES_KEPT, over all kinds."""
+    harness: Seen | None = None
+    """Under which harness versions the traces ran; None where it would take long to read."""
 
     def __len__(self) -> int:
         return len(self.keys)
+
+    def where(self, chosen: NDArray[np.bool_]) -> TraceFeatures:
+        """These traces only; names that none of them has stay known."""
+        place = np.cumsum(chosen) - 1
+        return replace(
+            self,
+            keys=self.keys[chosen],
+            trace_ids=self.trace_ids[chosen],
+            outcome=self.outcome[chosen],
+            start=self.start[chosen],
+            end=self.end[chosen],
+            task=self.task[chosen],
+            run=self.run[chosen],
+            numbers=tuple(replace(number, values=number.values[chosen]) for number in self.numbers),
+            features=tuple(
+                replace(feature, traces=place[feature.traces[chosen[feature.traces]]]) for feature in self.features
+            ),
+            harness=None if self.harness is None else self.harness.among(self.keys[chosen]),
+        )
 
     def number(self, name: str) -> NDArray[np.float64]:
         """The values of one number. Raises: StopIteration."""
@@ -102,6 +139,7 @@ class _Reader:
     values: list[Any]
     work: Work
     keys: Positions
+    harness: Seen | None
     left_out: int = field(default=0)
 
     def arrays(self, sql: str, names: Sequence[str]) -> dict[str, NDArray[Any]]:
@@ -148,7 +186,8 @@ def read_features(snapshot: Snapshot, selected: str, values: list[Any], work: Wo
 
 def _read_features(snapshot: Snapshot, selected: str, values: list[Any], work: Work) -> TraceFeatures:
     traces = snapshot.arrays(_TRACES.format(selected=selected), values, work)
-    reader = _Reader(snapshot, selected, values, work, traces["trace_key"].astype(np.int64))
+    harness = read_quick(snapshot, selected, values, work)
+    reader = _Reader(snapshot, selected, values, work, traces["trace_key"].astype(np.int64), harness)
     task, tasks = _numbered(reader, "task_key")
     run, runs = _numbered(reader, "run_id")
     calls = snapshot.arrays(_CALLS.format(spans=among_spans(selected)), values, work)
@@ -169,6 +208,7 @@ def _read_features(snapshot: Snapshot, selected: str, values: list[Any], work: W
         ),
         features=features,
         names_left_out=reader.left_out,
+        harness=harness,
     )
 
 
@@ -236,36 +276,92 @@ _COLUMNS: Final[tuple[tuple[FeatureKind, str, str, str], ...]] = (
 )
 """Kind, column of ``spans``, words, the filter that selects the same traces ("" for none)."""
 
-_NORMAL_STOPS: Final = ("stop", "end_turn", "tool_calls", "tool_use", "function_call", "stop_sequence")
-"""A trace without them broke off; why is told by its other features."""
+_NORMAL_STOPS: Final = frozenset(
+    (
+        "stop", "end_turn", "end", "eos", "complete", "completed", "done", "success", "tool_call", "tool_calls",
+        "tool_use", "function_call", "stop_sequence",
+    )
+)  # fmt: skip
+"""With "_" for "-", without a class name before them. A trace without them broke off; its other features tell why."""
 
 
 def _column_features(reader: _Reader) -> Iterator[Feature]:
     """A feature for each name that a column of spans has."""
     for kind, column, text, filter_name in _COLUMNS:
         for name, traces in reader.traces_by_name(column, reader.names(column)):
-            if name in _NORMAL_STOPS and kind == "finish_reason":
+            if kind == "finish_reason" and name.rpartition(".")[2].replace("-", "_") in _NORMAL_STOPS:
                 continue
             filters = {filter_name: [name]} if filter_name else {}
             yield Feature(kind, name, text.format(name), filters, (filter_name, frozenset({name})), traces)
 
 
 _MODE_TEXTS: Final = """
-SELECT failure_mode, min(failure_rule), min(coalesce(tool_name, name)), arg_min(failure_text, (trace_id, span_id))
+SELECT failure_mode, min(failure_rule), min({where}),
+       arg_min(failure_text, (coalesce(start_time_unix_nano, 9223372036854775807), trace_id, span_id))
 FROM spans WHERE failure_mode IS NOT NULL AND {spans} GROUP BY 1 ORDER BY count(*) DESC, 1
 """
+_WHERE: Final = "CASE WHEN tool_name IS NULL THEN name ELSE 'tool ' || tool_name END"
 
 
 def _failure_mode_features(reader: _Reader) -> Iterator[Feature]:
     """A feature for each failure mode that begins in some trace."""
-    rows = reader.snapshot.query(_MODE_TEXTS.format(spans=among_spans(reader.selected)), reader.values, reader.work)
+    rows = reader.snapshot.query(
+        _MODE_TEXTS.format(where=_WHERE, spans=among_spans(reader.selected)), reader.values, reader.work
+    )
     reader.left_out += max(0, len(rows) - NAMES_KEPT)
-    texts = {
-        mode: f"failure mode {mode} ({rule}): {where} · {text or ''}" for mode, rule, where, text in rows[:NAMES_KEPT]
-    }
+    texts = {mode: _words(mode, rule, where, text) for mode, rule, where, text in rows[:NAMES_KEPT]}
     for mode, traces in reader.traces_by_name("failure_mode", list(texts)):
         about = ("failure_mode", frozenset({mode}))
         yield Feature("failure_mode", mode, texts[mode], {"failure_mode": [mode]}, about, traces)
+
+
+def _words(mode: str, rule: str, where: str, text: str | None) -> str:
+    said = LOOP_MEANING if rule == LOOP_RULE else text or "(no text)"
+    return f"failure mode [{mode}] {where} · {rule} · {said}"
+
+
+_BEGINS: Final = f"""
+SELECT failure_mode, trace_id, span_id, failure_rule, {_WHERE}, failure_text
+FROM spans WHERE list_contains(?, failure_mode)
+AND trace_key IN (SELECT trace_key FROM traces WHERE list_contains(?, trace_id))
+ORDER BY coalesce(start_time_unix_nano, 9223372036854775807), source_no, byte_offset
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Beginning:
+    """Where a failure mode begins in a trace."""
+
+    span_id: str
+    text: str
+    """As ``Feature.text``, with the words of this span."""
+
+
+def beginnings(
+    snapshot: Snapshot, modes: Sequence[str], trace_ids: Sequence[str], work: Work
+) -> dict[tuple[str, str], Beginning]:
+    """(failure mode, trace id) -> the first span of this trace in which the mode begins, where it does."""
+    found: dict[tuple[str, str], Beginning] = {}
+    rows = snapshot.query(_BEGINS, [list(modes), list(trace_ids)], work) if modes else []
+    for mode, trace_id, span_id, rule, where, text in rows:
+        found.setdefault((mode, trace_id), Beginning(span_id, _words(mode, rule, where, text)))
+    return found
+
+
+def _version_features(reader: _Reader) -> Iterator[Feature]:
+    """A feature for each harness, where traces ran under several."""
+    if reader.harness is None:
+        return
+    found = trace_versions(reader.harness)
+    positions = reader.position(found.trace_key)
+    groups = _by_number(found.label, positions, len(found.labels), len(reader.keys))
+    telling = [(name, group) for name, group in zip(found.labels, groups, strict=True) if name not in _NO_VERSION]
+    reader.left_out += max(0, len(telling) - NAMES_KEPT)
+    for name, group in sorted(telling, key=lambda item: (-len(item[1]), item[0]))[:NAMES_KEPT]:
+        yield Feature("harness_version", name, f"ran under {name}", {}, ("", frozenset()), group)
+
+
+_NO_VERSION: Final = (ANY_VERSION, SEVERAL_FIT)
 
 
 _TOOL_CALLS: Final = f"""
@@ -313,6 +409,7 @@ def _tool_features(reader: _Reader) -> Iterator[Feature]:
 FEATURE_SOURCES: Final[tuple[Callable[[_Reader], Iterator[Feature]], ...]] = (
     _failure_mode_features,
     _tool_features,
+    _version_features,
     _column_features,
 )
 """All features come from here."""

@@ -56,7 +56,8 @@ def test_what_merely_goes_along_with_the_failure_mode_is_said_to_be_explained_by
     said = demo.desk.data("contrast_traces", dataset="before")
     by_name = {(one["kind"], one["name"]): one for one in said["features"]}
     assert by_name["tool_failed", "search_orders"]["standing"] == "explained"
-    assert "limit must be" in by_name["tool_failed", "search_orders"]["reason"]
+    mode = said["features"][0]["name"]
+    assert by_name["tool_failed", "search_orders"]["reason"] == f"mostly explained by failure mode {mode}"
 
 
 def test_every_suggested_call_works_and_the_answer_is_short(demo: Demo) -> None:
@@ -157,8 +158,8 @@ def test_what_weakens_a_comparison_is_warned_of(tmp_path: Path) -> None:
     said: dict[str, Any] = Desk(tmp_path, sources).data("compare_datasets", dataset="old", after="new")
     assert said["warnings"] == [
         "before mixes 2 runs; filter by run_ids.",
-        "5/20 (25%) traces of after have no outcome and do not count.",
-        "10 traces are on both sides; the tests take the sides to be separate.",
+        "5/10 (50%) traces of after have no outcome and do not count.",
+        "10 traces were on both sides and are left out of both.",
         "0 tasks in common, too few to pair: if the sides attempted different tasks, a difference may come from that.",
         "the sides overlap in time.",
     ]
