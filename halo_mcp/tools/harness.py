@@ -35,7 +35,7 @@ def list_harness_versions(
     """List the harness versions that traces ran under: per agent its hashed system prompt, tools, model, parameters.
 
     With traces, fail rate, runs, times; `diff` shows what changed between two. Mixed versions mislead comparisons.
-    Reads prompts: 1 s per 30,000 traces, once.
+    Reads prompts: 1 s per 30,000 traces.
     Next: filter by run_ids or time.
     """
     if other_dataset and not diff:

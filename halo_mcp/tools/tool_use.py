@@ -110,11 +110,11 @@ def _unused_line(unused: UnusedTools, traces: int) -> str:
     read = "all traces" if unused.traces_read >= traces else f"{number(unused.traces_read)} of {number(traces)} traces"
     coverage = f"{counted(unused.offered, 'tool')} in the definitions of {read}"
     if not unused.tools:
-        return f"offered but never called: none ({coverage})"
+        return f"offered but never called (no tool span): none ({coverage})"
     if len(unused.tools) == unused.offered:
         coverage += "; perhaps calls are named differently"
     shown = names((f"{name(tool)} (by {names(map(name, agents), 3)})" for tool, agents in unused.tools), _UNUSED_SHOWN)
-    return f"offered but never called: {number(len(unused.tools))} ({coverage}): {shown}"
+    return f"offered but never called (no tool span): {number(len(unused.tools))} ({coverage}): {shown}"
 
 
 def _transition_line(found: ToolUse) -> str:
