@@ -278,18 +278,18 @@ _COLUMNS: Final[tuple[tuple[FeatureKind, str, str, str], ...]] = (
 
 _NORMAL_STOPS: Final = frozenset(
     (
-        "stop", "end_turn", "end", "eos", "complete", "completed", "done", "success", "tool_call", "tool_calls",
+        "stop", "end_turn", "end", "eos", "complete", "completed", "done", "success", "tool", "tool_call", "tool_calls",
         "tool_use", "function_call", "stop_sequence",
     )
 )  # fmt: skip
-"""With "_" for "-", without a class name before them. A trace without them broke off; its other features tell why."""
+"""As the index spells them ("tool" is "tool-calls"). A trace without them broke off; its other features tell why."""
 
 
 def _column_features(reader: _Reader) -> Iterator[Feature]:
     """A feature for each name that a column of spans has."""
     for kind, column, text, filter_name in _COLUMNS:
         for name, traces in reader.traces_by_name(column, reader.names(column)):
-            if kind == "finish_reason" and name.rpartition(".")[2].replace("-", "_") in _NORMAL_STOPS:
+            if kind == "finish_reason" and name in _NORMAL_STOPS:
                 continue
             filters = {filter_name: [name]} if filter_name else {}
             yield Feature(kind, name, text.format(name), filters, (filter_name, frozenset({name})), traces)

@@ -27,7 +27,7 @@ QUICK_TRACES: Final = 10_000
 QUICK_SPANS: Final = 10_000
 QUICK_BYTES: Final = 100_000_000
 """What an answer about something else may read beside it: about a third of a second."""
-SOME_TRACES: Final = 2_000
+SOME_TRACES: Final = 1_000
 """Enough to meet every configuration that is not rare."""
 _SEED: Final = 7
 _CHUNK: Final = 256
@@ -191,7 +191,7 @@ FROM spans WHERE observation_kind IN ('LLM', 'AGENT') AND {{spans}}
 _NAMES: Final = """
 SELECT DISTINCT hash(coalesce(agent_name, service_name, '')), coalesce(agent_name, service_name, ''),
        hash(coalesce(model_name, '')), coalesce(model_name, '')
-FROM spans WHERE observation_kind IN ('LLM', 'AGENT')
+FROM spans WHERE observation_kind IN ('LLM', 'AGENT') AND {spans}
 """
 
 
@@ -202,7 +202,7 @@ def _firsts(snapshot: Snapshot, selected: str, values: list[Any], work: Work) ->
     from halo_mcp.index.snapshot import among_spans
 
     rows = snapshot.arrays(_SPANS.format(spans=among_spans(selected)), values, work)
-    names = snapshot.query(_NAMES, (), work)
+    names = snapshot.query(_NAMES.format(spans=among_spans(selected)), values, work)
     agents, agent = _numbered(rows["agent"], {row[0]: row[1] for row in names})
     models, model = _numbered(rows["model"], {row[2]: row[3] for row in names})
     is_agent = rows["is_agent"].astype(np.bool_)
