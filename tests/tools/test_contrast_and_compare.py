@@ -166,7 +166,7 @@ def test_normal_reasons_to_stop_are_no_feature(tmp_path: Path) -> None:
         attributes = {"task.outcome": outcome, "gen_ai.response.finish_reasons": [reason]}
         return span(trace=name, kind="LLM", attributes=attributes)
 
-    reasons = ("stop", "tool-calls", "FinishReason.STOP", "end_turn")
+    reasons = ("stop", "tool-calls", "tool_use", "end_turn")
     records = [stops(f"f{n}", "content_filter", "fail") for n in range(30)]
     records += [stops(f"p{n}", reasons[n % 4], "pass") for n in range(30)]
     said = desk_over(tmp_path, write_lines(tmp_path / "t.jsonl", *records)).data("contrast_traces")
@@ -250,10 +250,9 @@ def test_a_side_that_mixes_versions_is_warned_of_and_equal_harnesses_are_called_
     mixed = demo.desk.data("compare_datasets", dataset="both", filters_before=half[0], filters_after=half[1])
     assert [side for side in ("before", "after") if mixed[side]["mixed_versions"]] == ["after"]
     assert any("after mixes harness versions (traces): researcher@" in warning for warning in mixed["warnings"])
-    one_run = {"filters_before": half[0], "filters_after": half[1]}
-    assert "harness versions: the same on both sides (" in demo.desk.text(
-        "compare_datasets", dataset="before", **one_run
-    )
+    halves = {"filters_before": half[0], "filters_after": half[1]}
+    text = demo.desk.text("compare_datasets", dataset="before", **halves)
+    assert "harness versions: the same on both sides (" in text
 
 
 def test_sides_without_traces_of_their_own_are_refused(demo: Demo) -> None:
