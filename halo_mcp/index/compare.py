@@ -118,6 +118,8 @@ class Comparison:
     secondary: tuple[RateChange | NumberChange, ...]
     failure_modes: tuple[RateChange, ...]
     """Those that changed first, then by how common they are."""
+    modes_left_out: int
+    """Failure modes that one side may have too rarely to be known, so that they are not compared."""
     shared_tasks: int
     shared_traces: int
     """Traces that were on both sides; they are left out of both."""
@@ -132,6 +134,7 @@ def compare(before: TraceFeatures, after: TraceFeatures, shared_traces: int = 0)
     judged_by_failures = not ((before.outcome >= 0).any() and (after.outcome >= 0).any())
     outcomes = _passing(before), _passing(after)
     primary = failures if judged_by_failures else sides.rate("pass_rate", "pass rate", *outcomes)
+    modes, modes_left_out = _failure_modes(sides)
     return Comparison(
         verdict=_verdict(primary, -1 if judged_by_failures else 1),
         primary=primary,
@@ -140,7 +143,8 @@ def compare(before: TraceFeatures, after: TraceFeatures, shared_traces: int = 0)
         before=_side(before),
         after=_side(after),
         secondary=_secondary(sides, [] if judged_by_failures else [failures]),
-        failure_modes=_failure_modes(sides),
+        failure_modes=modes,
+        modes_left_out=modes_left_out,
         shared_tasks=len(sides.tasks),
         shared_traces=shared_traces,
         times_overlap=_times_overlap(before, after),
@@ -269,25 +273,35 @@ def _judged(rate: RateChange, p: float) -> RateChange:
     return replace(rate, p=p, change=_change(rate.before, rate.after, rate.difference, p))
 
 
-def _failure_modes(sides: _Sides) -> tuple[RateChange, ...]:
-    """Every failure mode of either side, corrected together (Benjamini-Hochberg); they are matched by their ids."""
+def _unknown(mode: Feature | None, side: TraceFeatures) -> bool:
+    return mode is None and side.modes_left_out > 0
+
+
+def _failure_modes(sides: _Sides) -> tuple[tuple[RateChange, ...], int]:
+    """The failure modes of either side, corrected together (Benjamini-Hochberg), and how many are not compared.
+
+    They are matched by their ids.
+    """
     before, after = (_of_kind(side, "failure_mode") for side in (sides.before, sides.after))
     changes: list[RateChange] = []
+    left_out = 0
     for name in sorted(before.keys() | after.keys()):
         one, other = before.get(name), after.get(name)
         if not any(mode is not None and len(mode.traces) for mode in (one, other)):
+            continue
+        if _unknown(one, sides.before) or _unknown(other, sides.after):
+            left_out += 1
             continue
         text = (one or other or _NOTHING).text
         changes.append(sides.rate(name, text, _having(sides.before, one), _having(sides.after, other)))
     tested = [change for change in changes if change.before + change.after >= LEAST_TRACES]
     rare = [replace(change, change="no evidence") for change in changes if change.before + change.after < LEAST_TRACES]
     judged = map(_judged, tested, benjamini_hochberg([change.p for change in tested]))
-    return tuple(
-        sorted(
-            (*judged, *rare),
-            key=lambda c: (c.change == "no evidence", -abs(c.difference) * (c.p < ALPHA), -c.before - c.after, c.name),
-        )
+    ordered = sorted(
+        (*judged, *rare),
+        key=lambda c: (c.change == "no evidence", -abs(c.difference) * (c.p < ALPHA), -c.before - c.after, c.name),
     )
+    return tuple(ordered), left_out
 
 
 _NOTHING: Final = Feature("failure_mode", "", "", {}, ("", frozenset()), np.zeros(0, np.int64))

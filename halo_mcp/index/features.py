@@ -100,6 +100,8 @@ class TraceFeatures:
     features: tuple[Feature, ...]
     names_left_out: int = 0
     """Names too rare to be among NAMES_KEPT, over all kinds."""
+    modes_left_out: int = 0
+    """Failure modes among these."""
     harness: Seen | None = None
     """Under which harness versions the traces ran; None where it would take long to read."""
 
@@ -141,6 +143,7 @@ class _Reader:
     keys: Positions
     harness: Seen | None
     left_out: int = field(default=0)
+    modes_left_out: int = field(default=0)
 
     def arrays(self, sql: str, names: Sequence[str]) -> dict[str, NDArray[Any]]:
         """Runs ``sql``, in which {named} has the columns ``value`` and ``no`` of these names, {spans} the condition."""
@@ -208,6 +211,7 @@ def _read_features(snapshot: Snapshot, selected: str, values: list[Any], work: W
         ),
         features=features,
         names_left_out=reader.left_out,
+        modes_left_out=reader.modes_left_out,
         harness=harness,
     )
 
@@ -308,7 +312,8 @@ def _failure_mode_features(reader: _Reader) -> Iterator[Feature]:
     rows = reader.snapshot.query(
         _MODE_TEXTS.format(where=_WHERE, spans=among_spans(reader.selected)), reader.values, reader.work
     )
-    reader.left_out += max(0, len(rows) - NAMES_KEPT)
+    reader.modes_left_out = max(0, len(rows) - NAMES_KEPT)
+    reader.left_out += reader.modes_left_out
     texts = {mode: _words(mode, rule, where, text) for mode, rule, where, text in rows[:NAMES_KEPT]}
     for mode, traces in reader.traces_by_name("failure_mode", list(texts)):
         about = ("failure_mode", frozenset({mode}))

@@ -128,6 +128,8 @@ def _mode_lines(found: Comparison) -> Iterator[str]:
     left = len(found.failure_modes) - _MODES_SHOWN
     if left > 0:
         yield f"  +{number(left)} rarer or weaker ones (response_format json has them)"
+    if found.modes_left_out:
+        yield f"  {number(found.modes_left_out)} more are not compared: on one side they are not among the 200 most common"
 
 
 def _harness_line(found: Comparison, call: Call, other: Call) -> str:
@@ -223,6 +225,7 @@ def _json(found: Comparison, warnings: list[str]) -> dict[str, Any]:
         "after": _side_json(found.after),
         "metrics": [_change_json(change) for change in found.secondary],
         "failure_modes": [_change_json(mode) for mode in found.failure_modes],
+        "failure_modes_not_compared": found.modes_left_out,
         "shared_task_count": found.shared_tasks,
         "shared_trace_count": found.shared_traces,
         "warnings": warnings,

@@ -78,6 +78,13 @@ def test_traces_on_both_sides_are_left_out_of_both() -> None:
     assert kept.features[0].traces.tolist() == [0, 1, 2, 3, 4]
 
 
+def test_a_mode_that_the_other_side_may_have_among_its_rare_ones_is_not_called_gone() -> None:
+    before = traces([False] * 40, {"m1": [True] * 40, "m2": [True] * 40}, kind="failure_mode")
+    after = replace(traces([False] * 40, {"m2": [True] * 40}, kind="failure_mode", prefix="u"), modes_left_out=1)
+    result = compare(before, after)
+    assert ([mode.name for mode in result.failure_modes], result.modes_left_out) == (["m2"], 1)
+
+
 def test_failure_modes_are_gone_appeared_or_changed_and_the_rest_shows_no_evidence() -> None:
     number = np.arange(200)
     old = {"gone": number < 40, "less": number < 60, "same": number % 10 == 0, "rare": number < 2}
