@@ -17,13 +17,15 @@ from halo_mcp.errors import IndexFailure, NotTraces, SourceUnreadable, UnknownSp
 from halo_mcp.index.build import update_index
 from halo_mcp.index.columns import FailureColumns
 from halo_mcp.index.contrast import Contrast, contrast, with_spans
-from halo_mcp.index.cost import CostReport, read_cost
+from halo_mcp.index.cost import CostReport
+from halo_mcp.index.cost_reading import read_cost
 from halo_mcp.index.dataset_matches import DatasetMatches, MatchGroupKey, Where
 from halo_mcp.index.dataset_search import search_dataset
 from halo_mcp.index.evidence import quote_failure
 from halo_mcp.index.failure_rules import DEFAULT_RULES
 from halo_mcp.index.failures import FailureEvidence, FailureMode, FailureModes, read_failure_modes
-from halo_mcp.index.features import TraceFeatures, beginnings, read_features
+from halo_mcp.index.feature_reading import beginnings, read_features
+from halo_mcp.index.features import TraceFeatures
 from halo_mcp.index.filters import DURATION_MS, TOKENS, AttributeFilter, TraceFilters, attribute_holds, where
 from halo_mcp.index.finding import finder
 from halo_mcp.index.formats.canonical import parse_record

@@ -129,7 +129,7 @@ def _mode_lines(found: Comparison) -> Iterator[str]:
     if left > 0:
         yield f"  +{number(left)} rarer or weaker ones (response_format json has them)"
     if found.modes_left_out:
-        yield f"  {number(found.modes_left_out)} more are not compared: on one side they are not among the 200 most common"
+        yield f"  {number(found.modes_left_out)} more are not compared: too rare on one side to be among its 200"
 
 
 def _harness_line(found: Comparison, call: Call, other: Call) -> str:
