@@ -7,13 +7,14 @@ side; single trials of a task have no partner on the other side. ``docs/methods.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, Literal
 
 import numpy as np
 
 from halo_mcp.index.features import Feature, FeatureKind, TraceFeatures
+from halo_mcp.index.harness import MixedVersions, agent_versions, mixed_versions
 from halo_mcp.index.statistics import (
     ALPHA,
     Interval,
@@ -61,6 +62,9 @@ class Side:
     models: tuple[str, ...]
     start_time_unix_nano: int | None
     end_time_unix_nano: int | None
+    versions: Mapping[str, tuple[str, ...]] | None
+    """Agent -> ids of its harness versions, most traces first; None where they were not read."""
+    mixed: MixedVersions | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,20 +118,23 @@ class Comparison:
     secondary: tuple[RateChange | NumberChange, ...]
     failure_modes: tuple[RateChange, ...]
     """Those that changed first, then by how common they are."""
+    modes_left_out: int
+    """Failure modes that one side may have too rarely to be known, so that they are not compared."""
     shared_tasks: int
     shared_traces: int
-    """Traces that are on both sides."""
+    """Traces that were on both sides; they are left out of both."""
     times_overlap: bool
 
 
-def compare(before: TraceFeatures, after: TraceFeatures) -> Comparison:
-    """What changed from ``before`` to ``after``; neither may be empty."""
+def compare(before: TraceFeatures, after: TraceFeatures, shared_traces: int = 0) -> Comparison:
+    """What changed from ``before`` to ``after``; neither may be empty. ``shared_traces`` is what ``apart`` removed."""
     sides = _Sides(before, after)
     with_failures = before.number("failures") > 0, after.number("failures") > 0
     failures = sides.rate("traces_with_failures", "traces with failures", *map(_shares, with_failures))
     judged_by_failures = not ((before.outcome >= 0).any() and (after.outcome >= 0).any())
     outcomes = _passing(before), _passing(after)
     primary = failures if judged_by_failures else sides.rate("pass_rate", "pass rate", *outcomes)
+    modes, modes_left_out = _failure_modes(sides)
     return Comparison(
         verdict=_verdict(primary, -1 if judged_by_failures else 1),
         primary=primary,
@@ -136,11 +143,21 @@ def compare(before: TraceFeatures, after: TraceFeatures) -> Comparison:
         before=_side(before),
         after=_side(after),
         secondary=_secondary(sides, [] if judged_by_failures else [failures]),
-        failure_modes=_failure_modes(sides),
+        failure_modes=modes,
+        modes_left_out=modes_left_out,
         shared_tasks=len(sides.tasks),
-        shared_traces=len(set(before.trace_ids.tolist()) & set(after.trace_ids.tolist())),
+        shared_traces=shared_traces,
         times_overlap=_times_overlap(before, after),
     )
+
+
+def apart(before: TraceFeatures, after: TraceFeatures) -> tuple[TraceFeatures, TraceFeatures, int]:
+    """Both sides without the traces that are on both (the tests need separate ones), and how many these are."""
+    shared = list(set(before.trace_ids.tolist()) & set(after.trace_ids.tolist()))
+    if not shared:
+        return before, after, 0
+    own = (side.where(~np.isin(side.trace_ids, np.array(shared, dtype=object))) for side in (before, after))
+    return next(own), next(own), len(shared)
 
 
 def _shares(has: Mask) -> Numbers:
@@ -164,7 +181,7 @@ class _Sides:
 
     def __init__(self, before: TraceFeatures, after: TraceFeatures) -> None:
         self.before, self.after = before, after
-        self.tasks = sorted(set(before.tasks) & set(after.tasks))
+        self.tasks = sorted(_attempted(before) & _attempted(after))
         numbers = {task: number for number, task in enumerate(self.tasks)}
         self._of_before = _shared_task(before, numbers)
         self._of_after = _shared_task(after, numbers)
@@ -218,6 +235,10 @@ class _Sides:
         return needed_per_group(float(np.nanmean(before)), float(np.nanmean(after)))
 
 
+def _attempted(side: TraceFeatures) -> set[str]:
+    return {side.tasks[no] for no in np.unique(side.task[side.task >= 0]).tolist()}
+
+
 def _shared_task(side: TraceFeatures, numbers: dict[str, int]) -> Codes:
     """The number of each trace's task among the shared ones; -1 for none."""
     of_task = np.array([*(numbers.get(task, -1) for task in side.tasks), -1], dtype=np.int64)
@@ -252,23 +273,35 @@ def _judged(rate: RateChange, p: float) -> RateChange:
     return replace(rate, p=p, change=_change(rate.before, rate.after, rate.difference, p))
 
 
-def _failure_modes(sides: _Sides) -> tuple[RateChange, ...]:
-    """Every failure mode of either side, corrected together (Benjamini-Hochberg); they are matched by their ids."""
+def _unknown(mode: Feature | None, side: TraceFeatures) -> bool:
+    return mode is None and side.modes_left_out > 0
+
+
+def _failure_modes(sides: _Sides) -> tuple[tuple[RateChange, ...], int]:
+    """The failure modes of either side, corrected together (Benjamini-Hochberg), and how many are not compared.
+
+    They are matched by their ids.
+    """
     before, after = (_of_kind(side, "failure_mode") for side in (sides.before, sides.after))
     changes: list[RateChange] = []
+    left_out = 0
     for name in sorted(before.keys() | after.keys()):
         one, other = before.get(name), after.get(name)
+        if not any(mode is not None and len(mode.traces) for mode in (one, other)):
+            continue
+        if _unknown(one, sides.before) or _unknown(other, sides.after):
+            left_out += 1
+            continue
         text = (one or other or _NOTHING).text
         changes.append(sides.rate(name, text, _having(sides.before, one), _having(sides.after, other)))
     tested = [change for change in changes if change.before + change.after >= LEAST_TRACES]
     rare = [replace(change, change="no evidence") for change in changes if change.before + change.after < LEAST_TRACES]
     judged = map(_judged, tested, benjamini_hochberg([change.p for change in tested]))
-    return tuple(
-        sorted(
-            (*judged, *rare),
-            key=lambda c: (c.change == "no evidence", -abs(c.difference) * (c.p < ALPHA), -c.before - c.after, c.name),
-        )
+    ordered = sorted(
+        (*judged, *rare),
+        key=lambda c: (c.change == "no evidence", -abs(c.difference) * (c.p < ALPHA), -c.before - c.after, c.name),
     )
+    return tuple(ordered), left_out
 
 
 _NOTHING: Final = Feature("failure_mode", "", "", {}, ("", frozenset()), np.zeros(0, np.int64))
@@ -287,16 +320,18 @@ def _having(side: TraceFeatures, feature: Feature | None) -> Numbers:
 
 def _side(side: TraceFeatures) -> Side:
     outcomes = [int(np.count_nonzero(side.outcome == outcome)) for outcome in (1, 0, -1)]
-    per_run = np.bincount(side.run[side.run >= 0], minlength=len(side.runs)).tolist()
+    per_run: list[int] = np.bincount(side.run[side.run >= 0], minlength=len(side.runs)).tolist()
     known = side.start > 0
     return Side(
         len(side),
         *outcomes,
-        tasks=len(side.tasks),
-        runs=tuple(zip(side.runs, per_run, strict=True)),
-        models=tuple(_of_kind(side, "model")),
+        tasks=len(np.unique(side.task[side.task >= 0])),
+        runs=tuple((run, traces) for run, traces in zip(side.runs, per_run, strict=True) if traces),
+        models=tuple(name for name, model in _of_kind(side, "model").items() if len(model.traces)),
         start_time_unix_nano=int(side.start[known].min()) if known.any() else None,
         end_time_unix_nano=int(side.end[known].max()) if known.any() else None,
+        versions=None if side.harness is None else agent_versions(side.harness),
+        mixed=None if side.harness is None else mixed_versions(side.harness),
     )
 
 

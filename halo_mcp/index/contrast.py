@@ -6,12 +6,13 @@ Every difference is judged with an interval and a p-value corrected over all tha
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 import numpy as np
 
-from halo_mcp.index.features import Feature, FeatureKind, TraceFeatures
+from halo_mcp.index.features import Beginning, Feature, FeatureKind, TraceFeatures
+from halo_mcp.index.harness import MixedVersions, mixed_versions
 from halo_mcp.index.statistics import (
     ALPHA,
     Interval,
@@ -83,6 +84,9 @@ class Finding:
     example_a: str | None
     """A trace of group a that has it."""
     example_b: str | None
+    span_a: str | None = None
+    """Of a failure mode: where it begins in the example."""
+    span_b: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +134,9 @@ class Contrast:
     same_count: int
     unchecked: int
     """Further features that differ, beyond MOST_CHECKED, weaker than all of ``findings``."""
+    mixed_a: MixedVersions | None
+    """Harness versions that group a mixes; None when they were not read."""
+    mixed_b: MixedVersions | None
 
 
 def contrast(population: TraceFeatures, in_a: Mask, in_b: Mask, given: Sequence[Mapping[str, Any]] = ()) -> Contrast:
@@ -168,7 +175,26 @@ def contrast(population: TraceFeatures, in_a: Mask, in_b: Mask, given: Sequence[
         same=tuple(same[:SAME_SHOWN]),
         same_count=len(same),
         unchecked=max(0, len(differing) - MOST_CHECKED),
+        mixed_a=_mixed(population, in_a),
+        mixed_b=_mixed(population, in_b),
     )
+
+
+def with_spans(found: Contrast, known: Mapping[tuple[str, str], Beginning]) -> Contrast:
+    """With the spans in which failure modes begin; ``known`` has them by (failure mode, trace id)."""
+
+    def complete(one: Finding) -> Finding:
+        a, b = (known.get((one.name, trace_id or "")) for trace_id in (one.example_a, one.example_b))
+        first = a or b
+        if one.kind != "failure_mode" or first is None:
+            return one
+        return replace(one, text=first.text, span_a=a and a.span_id, span_b=b and b.span_id)
+
+    return replace(found, findings=tuple(map(complete, found.findings)))
+
+
+def _mixed(population: TraceFeatures, group: Mask) -> MixedVersions | None:
+    return None if population.harness is None else mixed_versions(population.harness.among(population.keys[group]))
 
 
 class _Sizes:
@@ -281,7 +307,9 @@ def _explained(population: TraceFeatures, sizes: _Sizes, found: Sequence[_Differ
     holding: list[_Differing] = []
     findings: list[Finding] = []
     for one in found:
-        standing, reason = _against_strata(one, behind)
+        # A version and the run that it was made for are one thing, and the version says more.
+        by_task_only = one.feature.kind == "harness_version"
+        standing, reason = _against_strata(one, {k: s for k, s in behind.items() if k == "task" or not by_task_only})
         if standing == "holds" and one.feature.kind in _GROWS and _little_left(one, length):
             standing, reason = "explained", "mostly explained by the length of the traces"
         if standing == "holds" and (stronger := _stronger(one, holding, len(population), sizes)):
@@ -331,7 +359,7 @@ def _stronger(one: _Differing, holding: Sequence[_Differing], traces: int, sizes
         has = np.zeros(traces, np.int64)
         has[other.feature.traces] = 1
         if _little_left(one, _Strata(has, sizes)):
-            return f"mostly explained by: {other.feature.text}"
+            return f"mostly explained by {other.feature.label}"
     return ""
 
 

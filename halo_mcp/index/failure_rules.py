@@ -267,6 +267,7 @@ SOFT_RULES: Final = (
 STATUS_RULE: Final = "status_error"
 """The name given to hard errors; it cannot be left out."""
 LOOP_RULE: Final = "repeated_call"
+LOOP_MEANING: Final = f"called {LOOP_CALLS} or more times in a row with the same arguments"
 LOOP_DESCRIPTION: Final = (
     f"one agent of a trace called a tool {LOOP_CALLS} times or more in a row with the same arguments"
 )

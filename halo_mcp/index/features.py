@@ -1,39 +1,36 @@
 """What can be said about each trace of a selection: numbers, and features that it has or has not.
 
-The raw material of contrasts and comparisons: counted once per selection, as arrays with one place per trace.
+The raw material of contrasts and comparisons: arrays with one place per trace. ``feature_reading`` counts them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from importlib import import_module
-from typing import TYPE_CHECKING, Any, Final, Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-
-from halo_mcp.index import columns
-from halo_mcp.index.failure_rules import LOOP_RULE, quoted
-from halo_mcp.index.filters import DURATION_MS
-from halo_mcp.index.snapshot import Snapshot, among_spans
-from halo_mcp.index.work import Work
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from halo_mcp.index.harness_reading import Seen
+
     Positions = NDArray[np.int64]
 
 FeatureKind = Literal[
-    "failure_mode", "tool_failed", "tool_again", "tool", "tool_pair", "finish_reason", "model", "agent", "service"
+    "failure_mode",
+    "tool_failed",
+    "tool_again",
+    "tool",
+    "tool_pair",
+    "harness_version",
+    "finish_reason",
+    "model",
+    "agent",
+    "service",
 ]
 """Where two features are in the same traces, the earlier kind is the better name for it."""
-
-NAMES_KEPT: Final = 200
-"""Of each column, the names that most traces have; rarer ones are left out."""
-PAIRS_KEPT: Final = 400
-_FACETS: Final = {column.name for column in columns.FACET_COLUMNS}
-_UNKNOWN: Final = "'nan'::DOUBLE"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +41,18 @@ class Feature:
     name: str
     """Unique among the features of its kind."""
     text: str
-    """What a reader sees."""
+    """What a reader sees; of a failure mode the words of its earliest example, verbatim."""
     filters: Mapping[str, Any]
     """The TraceFilters that select exactly the traces that have it; empty where no filter does."""
     about: tuple[str, frozenset[str]]
     """The filter field and the names that it speaks of: a group chosen by them has it by definition."""
     traces: Positions
     """Positions of the traces that have it, ascending."""
+
+    @property
+    def label(self) -> str:
+        """The shortest words that tell it from the others."""
+        return f"failure mode {self.name}" if self.kind == "failure_mode" else self.text
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,236 +85,43 @@ class TraceFeatures:
     numbers: tuple[NumberOf, ...]
     features: tuple[Feature, ...]
     names_left_out: int = 0
-    """Names too rare to be among NAMES_KEPT, over all kinds."""
+    """Names too rare to be considered, over all kinds."""
+    modes_left_out: int = 0
+    """Failure modes among these."""
+    harness: Seen | None = None
+    """Under which harness versions the traces ran; None where it would take long to read."""
 
     def __len__(self) -> int:
         return len(self.keys)
+
+    def where(self, chosen: NDArray[np.bool_]) -> TraceFeatures:
+        """These traces only; names that none of them has stay known."""
+        place = np.cumsum(chosen) - 1
+        return replace(
+            self,
+            keys=self.keys[chosen],
+            trace_ids=self.trace_ids[chosen],
+            outcome=self.outcome[chosen],
+            start=self.start[chosen],
+            end=self.end[chosen],
+            task=self.task[chosen],
+            run=self.run[chosen],
+            numbers=tuple(replace(number, values=number.values[chosen]) for number in self.numbers),
+            features=tuple(
+                replace(feature, traces=place[feature.traces[chosen[feature.traces]]]) for feature in self.features
+            ),
+            harness=None if self.harness is None else self.harness.among(self.keys[chosen]),
+        )
 
     def number(self, name: str) -> NDArray[np.float64]:
         """The values of one number. Raises: StopIteration."""
         return next(number.values for number in self.numbers if number.name == name)
 
 
-@dataclass(slots=True)
-class _Reader:
-    """Asks about the spans of the selected traces."""
+@dataclass(frozen=True, slots=True)
+class Beginning:
+    """Where a failure mode begins in a trace."""
 
-    snapshot: Snapshot
-    selected: str
-    values: list[Any]
-    work: Work
-    keys: Positions
-    left_out: int = field(default=0)
-
-    def arrays(self, sql: str, names: Sequence[str]) -> dict[str, NDArray[Any]]:
-        """Runs ``sql``, in which {named} has the columns ``value`` and ``no`` of these names, {spans} the condition."""
-        named = "(SELECT unnest(?::VARCHAR[]) AS value, unnest(range(?)) AS no)"
-        sql = sql.format(named=named, spans=among_spans(self.selected))
-        return self.snapshot.arrays(sql, [list(names), len(names), *self.values], self.work)
-
-    def names(self, column: str) -> list[str]:
-        """The names that a column has, those on most spans first; counts the names left out."""
-        facets = self.selected == "true" and self.snapshot.facets_known and column in _FACETS
-        count, rows = ("sum(spans)", "facets") if facets else ("count(*)", "spans")
-        found = self.snapshot.query(
-            f"SELECT {column}, {count} FROM {rows} WHERE {column} IS NOT NULL AND {among_spans(self.selected)} "
-            "GROUP BY 1 ORDER BY 2 DESC, 1",
-            self.values,
-            self.work,
-        )
-        self.left_out += max(0, len(found) - NAMES_KEPT)
-        return [row[0] for row in found[:NAMES_KEPT]]
-
-    def traces_by_name(self, column: str, names: Sequence[str]) -> Iterator[tuple[str, Positions]]:
-        """Each of these names of a column of spans, and the traces that have it."""
-        if names:
-            found = self.arrays(
-                f"SELECT DISTINCT no, trace_key FROM spans JOIN {{named}} ON value = {column} "
-                f"WHERE {column} IS NOT NULL AND {{spans}}",
-                names,
-            )
-            groups = _by_number(found["no"], self.position(found["trace_key"]), len(names), len(self.keys))
-            yield from zip(names, groups, strict=True)
-
-    def position(self, keys: NDArray[np.int64]) -> Positions:
-        return np.searchsorted(self.keys, keys)
-
-
-def read_features(snapshot: Snapshot, selected: str, values: list[Any], work: Work) -> TraceFeatures:
-    """The features of the traces for which the condition ``selected`` (with its values) holds."""
-    with ThreadPoolExecutor(1, thread_name_prefix="halo-mcp-import") as pool:
-        # Who asks for features goes on to test them; importing scipy takes as long as counting does.
-        pool.submit(import_module, "scipy.stats")
-        return _read_features(snapshot, selected, values, work)
-
-
-def _read_features(snapshot: Snapshot, selected: str, values: list[Any], work: Work) -> TraceFeatures:
-    traces = snapshot.arrays(_TRACES.format(selected=selected), values, work)
-    reader = _Reader(snapshot, selected, values, work, traces["trace_key"].astype(np.int64))
-    task, tasks = _numbered(reader, "task_key")
-    run, runs = _numbered(reader, "run_id")
-    calls = snapshot.arrays(_CALLS.format(spans=among_spans(selected)), values, work)
-    features = tuple(feature for source in FEATURE_SOURCES for feature in source(reader))
-    return TraceFeatures(
-        keys=reader.keys,
-        trace_ids=traces["trace_id"],
-        outcome=traces["outcome"].astype(np.int8),
-        start=traces["start"],
-        end=traces["finish"],
-        task=task,
-        tasks=tasks,
-        run=run,
-        runs=runs,
-        numbers=tuple(
-            NumberOf(name, text, unit, (calls if name in calls else traces)[name].astype(np.float64))
-            for name, text, unit in _NUMBERS
-        ),
-        features=features,
-        names_left_out=reader.left_out,
-    )
-
-
-_TRACES: Final = f"""
-SELECT trace_key, trace_id, CASE outcome WHEN 'pass' THEN 1 WHEN 'fail' THEN 0 ELSE -1 END AS outcome,
-       coalesce(start_time_unix_nano, 0) AS start, coalesce(end_time_unix_nano, 0) AS finish,
-       coalesce(input_tokens::DOUBLE, {_UNKNOWN}) AS input_tokens,
-       coalesce(output_tokens::DOUBLE, {_UNKNOWN}) AS output_tokens,
-       coalesce(({DURATION_MS})::DOUBLE, {_UNKNOWN}) AS duration_ms,
-       span_count AS spans
-FROM traces WHERE {{selected}} ORDER BY trace_key
-"""
-_CALLS: Final = f"""
-SELECT count_if(observation_kind = 'LLM') AS llm_calls, count_if(observation_kind = 'TOOL') AS tool_calls,
-       coalesce(sum(CASE WHEN observation_kind = 'TOOL' THEN output_chars END)::DOUBLE, {_UNKNOWN})
-       AS tool_output_chars,
-       count(failure_mode) AS failures
-FROM spans WHERE {{spans}} GROUP BY trace_key ORDER BY trace_key
-"""
-_NUMBERS: Final = (
-    ("input_tokens", "input tokens", "tokens"),
-    ("output_tokens", "output tokens", "tokens"),
-    ("llm_calls", "LLM calls", "calls"),
-    ("tool_calls", "tool calls", "calls"),
-    ("spans", "spans", "spans"),
-    ("duration_ms", "duration", "ms"),
-    ("tool_output_chars", "tool output", "characters"),
-    ("failures", "failures, hard and soft", "spans"),
-)
-"""Name, words, unit."""
-
-
-def _numbered(reader: _Reader, column: str) -> tuple[Positions, tuple[str, ...]]:
-    """The number of each trace's value among the sorted values of a column of ``traces`` (-1 for none), and these."""
-    rows = reader.snapshot.query(
-        f"SELECT DISTINCT {column} AS value FROM traces WHERE {column} IS NOT NULL AND {reader.selected} ORDER BY 1",
-        reader.values,
-        reader.work,
-    )
-    names = tuple(row[0] for row in rows)
-    if not names:
-        return np.full(len(reader.keys), -1, np.int64), ()
-    numbers = reader.snapshot.arrays(
-        f"SELECT coalesce(no, -1) AS no FROM traces LEFT JOIN (SELECT unnest(?::VARCHAR[]) AS value, "
-        f"unnest(range(?)) AS no) ON value = {column} WHERE {reader.selected} ORDER BY trace_key",
-        [list(names), len(names), *reader.values],
-        reader.work,
-    )
-    return numbers["no"].astype(np.int64), names
-
-
-def _by_number(numbers: Positions, positions: Positions, count: int, traces: int) -> list[Positions]:
-    """For each number below ``count`` the distinct positions that come with it, ascending."""
-    pairs = np.sort(numbers * traces + positions)
-    pairs = pairs[np.append(True, pairs[1:] != pairs[:-1])] if len(pairs) else pairs  # np.unique hashes: 5 times slower
-    bounds = np.searchsorted(pairs, np.arange(count + 1) * traces)
-    return [pairs[bounds[no] : bounds[no + 1]] - no * traces for no in range(count)]
-
-
-_COLUMNS: Final[tuple[tuple[FeatureKind, str, str, str], ...]] = (
-    ("finish_reason", "finish_reason", "a model stopped with {}", ""),
-    ("model", "model_name", "calls model {}", "model_names"),
-    ("agent", "agent_name", "runs agent {}", "agent_names"),
-    ("service", "service_name", "comes from service {}", "service_names"),
-)
-"""Kind, column of ``spans``, words, the filter that selects the same traces ("" for none)."""
-
-_NORMAL_STOPS: Final = ("stop", "end_turn", "tool_calls", "tool_use", "function_call", "stop_sequence")
-"""A trace without them broke off; why is told by its other features."""
-
-
-def _column_features(reader: _Reader) -> Iterator[Feature]:
-    """A feature for each name that a column of spans has."""
-    for kind, column, text, filter_name in _COLUMNS:
-        for name, traces in reader.traces_by_name(column, reader.names(column)):
-            if name in _NORMAL_STOPS and kind == "finish_reason":
-                continue
-            filters = {filter_name: [name]} if filter_name else {}
-            yield Feature(kind, name, text.format(name), filters, (filter_name, frozenset({name})), traces)
-
-
-_MODE_TEXTS: Final = """
-SELECT failure_mode, min(failure_rule), min(coalesce(tool_name, name)), arg_min(failure_text, (trace_id, span_id))
-FROM spans WHERE failure_mode IS NOT NULL AND {spans} GROUP BY 1 ORDER BY count(*) DESC, 1
-"""
-
-
-def _failure_mode_features(reader: _Reader) -> Iterator[Feature]:
-    """A feature for each failure mode that begins in some trace."""
-    rows = reader.snapshot.query(_MODE_TEXTS.format(spans=among_spans(reader.selected)), reader.values, reader.work)
-    reader.left_out += max(0, len(rows) - NAMES_KEPT)
-    texts = {
-        mode: f"failure mode {mode} ({rule}): {where} · {text or ''}" for mode, rule, where, text in rows[:NAMES_KEPT]
-    }
-    for mode, traces in reader.traces_by_name("failure_mode", list(texts)):
-        about = ("failure_mode", frozenset({mode}))
-        yield Feature("failure_mode", mode, texts[mode], {"failure_mode": [mode]}, about, traces)
-
-
-_TOOL_CALLS: Final = f"""
-SELECT no, trace_key, status_code = 'ERROR' OR coalesce(failure_rule <> {quoted(LOOP_RULE)}, false) AS failed
-FROM spans JOIN {{named}} ON value = tool_name
-WHERE tool_name IS NOT NULL AND {{spans}}
-ORDER BY trace_key, start_time_unix_nano NULLS LAST, source_no, byte_offset
-"""
-
-
-def _tool_features(reader: _Reader) -> Iterator[Feature]:
-    """Tools called, tools that failed, tools called again right after they failed, and which tool follows which."""
-    if not (names := reader.names("tool_name")):
-        return
-    calls = reader.arrays(_TOOL_CALLS, names)
-    tool, failed, trace = calls["no"], calls["failed"].astype(np.bool_), reader.position(calls["trace_key"])
-    follows = trace[1:] == trace[:-1]
-    again = follows & (tool[1:] == tool[:-1]) & failed[:-1]
-    count, traces = len(names), len(reader.keys)
-    kinds: tuple[tuple[FeatureKind, str, list[Positions]], ...] = (
-        ("tool", "calls tool {}", _by_number(tool, trace, count, traces)),
-        ("tool_failed", "tool {} fails", _by_number(tool[failed], trace[failed], count, traces)),
-        (
-            "tool_again",
-            "calls tool {} again right after it failed",
-            _by_number(tool[1:][again], trace[1:][again], count, traces),
-        ),
-    )
-    for kind, text, groups in kinds:
-        for name, found in zip(names, groups, strict=True):
-            if len(found):
-                filters = {"tool_names": [name]} if kind == "tool" else {}
-                yield Feature(kind, name, text.format(name), filters, ("tool_names", frozenset({name})), found)
-    pair = tool[:-1][follows] * count + tool[1:][follows]
-    groups = _by_number(pair, trace[1:][follows], count * count, traces)
-    frequent = sorted(range(len(groups)), key=lambda no: -len(groups[no]))
-    reader.left_out += max(0, sum(len(group) > 0 for group in groups) - PAIRS_KEPT)
-    for no in sorted(frequent[:PAIRS_KEPT]):
-        if len(groups[no]):
-            first, then = (names[part] for part in divmod(no, count))
-            about = ("tool_names", frozenset({first, then}))
-            yield Feature("tool_pair", f"{first} → {then}", f"calls {first}, then {then}", {}, about, groups[no])
-
-
-FEATURE_SOURCES: Final[tuple[Callable[[_Reader], Iterator[Feature]], ...]] = (
-    _failure_mode_features,
-    _tool_features,
-    _column_features,
-)
-"""All features come from here."""
+    span_id: str
+    text: str
+    """As ``Feature.text``, with the words of this span."""

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from halo_mcp.index.harness_reading import UNKNOWN_START, Seen, Version, read_seen
+from halo_mcp.index.harness_reading import UNKNOWN_START, Seen, Version, read_configuration, read_seen
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _MERGED_SETS: Final = 200
 """Among more different sets of alternatives than this, none are merged: such prompts vary by trace."""
+MOST_TOOL_SETS: Final = 500
 ANY_VERSION: Final = "any"
 """The label of traces that call no agent of which there are several alternatives."""
 SEVERAL_FIT: Final = "several fit"
@@ -132,26 +133,51 @@ def read_versions(snapshot: Snapshot, selected: str, values: list[Any], work: Wo
     )
 
 
-def mixed_versions(snapshot: Snapshot, selected: str, values: list[Any], work: Work) -> MixedVersions:
-    """Which agents have several alternatives among the traces for which ``selected`` holds: falsy when none has.
+def mixed_versions(seen: Seen) -> MixedVersions:
+    """Which agents have several alternatives among some traces: falsy when none has.
 
     For comparisons: ask for each side, and show ``warning`` with the answer. Two sides that differ from each other, but
-    neither in itself, are what a comparison is for; they are not mixed. The prompts of the dataset are read once per
-    state of the index and remembered, so asking for a second set of traces is cheap. Raises: as ``read_versions``.
+    neither in itself, are what a comparison is for; they are not mixed.
     """
-    seen = read_seen(snapshot, selected, values, work)
     return _mixed(seen, _alternatives(seen))
 
 
-def trace_versions(snapshot: Snapshot, selected: str, values: list[Any], work: Work) -> TraceVersions:
-    """The harness label of every trace for which ``selected`` holds; traces without LLM spans (or not read) have none.
+def trace_versions(seen: Seen) -> TraceVersions:
+    """The harness label of every trace that was read.
 
     A label names the alternatives of those agents of which there are several, joined by " + ". Traces that call only
     some of these agents get the label of the one harness that they fit; ANY_VERSION when they call none of them,
-    SEVERAL_FIT when they fit more than one. Raises: as ``read_versions``.
+    SEVERAL_FIT when they fit more than one.
     """
-    seen = read_seen(snapshot, selected, values, work)
     return _labels(seen, _alternatives(seen))
+
+
+def agent_versions(seen: Seen) -> dict[str, tuple[str, ...]]:
+    """Agent -> ids of its alternatives among the traces, most traces first; agents in alphabetical order."""
+    alternatives = _alternatives(seen)
+    return {
+        agent: tuple(seen.versions[no].id for no, _ in some) for agent, some in _by_agent(seen, alternatives).items()
+    }
+
+
+def offered_tools(snapshot: Snapshot, seen: Seen, work: Work) -> dict[str, tuple[str, ...]]:
+    """Tool -> the agents that were given its definition, both in alphabetical order; empty where none is recorded.
+
+    One span is read for each different set of definitions, for at most MOST_TOOL_SETS of them.
+    Raises: SourceChanged, SourceUnreadable, Cancelled, DeadlineExceeded.
+    """
+    present = set(cast("list[int]", seen.version.tolist()))
+    sets: dict[tuple[str, str], Version] = {}
+    for no in sorted(present):
+        version = seen.versions[no]
+        if version.marks.tools:
+            sets.setdefault((version.agent, version.marks.tools), version)
+    found: defaultdict[str, set[str]] = defaultdict(set)
+    for version in list(sets.values())[:MOST_TOOL_SETS]:
+        work.check()
+        for tool in read_configuration(snapshot, version).tools:
+            found[tool].add(version.agent)
+    return {tool: tuple(sorted(found[tool])) for tool in sorted(found)}
 
 
 # --- what belongs together --------------------------------------------------------------------------------------------
@@ -195,7 +221,12 @@ def _alternatives(seen: Seen) -> NDArray[np.int64]:
 
 
 def _varying(seen: Seen, alternatives: NDArray[np.int64]) -> dict[str, list[tuple[int, int]]]:
-    """Agents with several alternatives among the traces: (version that stands for it, traces), most traces first."""
+    """Of ``_by_agent`` the agents with several alternatives."""
+    return {agent: some for agent, some in _by_agent(seen, alternatives).items() if len(some) > 1}
+
+
+def _by_agent(seen: Seen, alternatives: NDArray[np.int64]) -> dict[str, list[tuple[int, int]]]:
+    """The alternatives of each agent among the traces: (version that stands for it, traces), most traces first."""
     pairs = _pairs(seen.trace_key, alternatives[seen.version])
     found: defaultdict[str, list[tuple[int, int]]] = defaultdict(list)
     for no, traces in enumerate(_counts(pairs[:, 1], len(seen.versions))):
@@ -204,7 +235,6 @@ def _varying(seen: Seen, alternatives: NDArray[np.int64]) -> dict[str, list[tupl
     return {
         agent: sorted(some, key=lambda item: (-item[1], seen.versions[item[0]].id))
         for agent, some in sorted(found.items())
-        if len(some) > 1
     }
 
 

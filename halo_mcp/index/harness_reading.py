@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +23,12 @@ if TYPE_CHECKING:
 SPANS_LIMIT: Final = 120_000
 BYTES_LIMIT: Final = 1_000_000_000
 """What one answer may read; beyond it a sample of the traces is read."""
+QUICK_TRACES: Final = 10_000
+QUICK_SPANS: Final = 10_000
+QUICK_BYTES: Final = 100_000_000
+"""What an answer about something else may read beside it: about a third of a second."""
+SOME_TRACES: Final = 1_000
+"""Enough to meet every configuration that is not rare."""
 _SEED: Final = 7
 _CHUNK: Final = 256
 _CHUNKS_AHEAD: Final = 3
@@ -88,26 +95,52 @@ class Seen:
 
         return len(np.unique(self.trace_key))
 
+    def among(self, keys: NDArray[np.int64]) -> Seen:
+        """What the traces with these keys show; all of them count as read."""
+        import numpy as np
+
+        chosen = np.isin(self.trace_key, keys)
+        return replace(
+            self,
+            trace_key=self.trace_key[chosen],
+            version=self.version[chosen],
+            spans=self.spans[chosen],
+            exact=self.exact[chosen],
+            release=self.release[chosen],
+            traces=len(np.unique(self.trace_key[chosen])),
+        )
+
+
+def read_quick(snapshot: Snapshot, selected: str, values: list[Any], work: Work) -> Seen | None:
+    """What the chosen traces show, where reading it takes no time worth mentioning; None where it would."""
+    if _count(snapshot, selected, values, work) > QUICK_TRACES:
+        return None
+    firsts = _firsts(snapshot, selected, values, work)
+    return _read(snapshot, firsts, work) if firsts.within(QUICK_SPANS, QUICK_BYTES) else None
+
+
+def read_some(snapshot: Snapshot, selected: str, values: list[Any], work: Work) -> Seen:
+    """What about SOME_TRACES of the chosen traces show (all where there are fewer); the same ones every time."""
+    every = math.ceil(_count(snapshot, selected, values, work) / SOME_TRACES)
+    some = f"({selected}) AND hash(trace_id) % {every} = 0" if every > 1 else selected
+    firsts = _firsts(snapshot, some, values, work)
+    return _read(snapshot, firsts, work, QUICK_SPANS, QUICK_BYTES)
+
+
+def _count(snapshot: Snapshot, selected: str, values: list[Any], work: Work) -> int:
+    ((count,),) = snapshot.query(f"SELECT count(*) FROM traces WHERE {selected}", values, work)
+    return count
+
 
 def read_seen(snapshot: Snapshot, selected: str, values: list[Any], work: Work) -> Seen:
     """What the chosen traces show: out of the whole dataset when that can be read whole, so that it is read once."""
-    import numpy as np
-
     whole = snapshot.remembered("harness firsts", lambda: _firsts(snapshot, "true", [], work))
-    if whole.within_limits:
+    if whole.within(SPANS_LIMIT, BYTES_LIMIT):
         everything = snapshot.remembered("harness", lambda: _read(snapshot, whole, work))
         if selected == "true":
             return everything
-        keys = snapshot.arrays(f"SELECT trace_key FROM traces WHERE {selected}", values, work)["trace_key"]
-        chosen = np.isin(everything.trace_key, keys)
-        return replace(
-            everything,
-            trace_key=everything.trace_key[chosen],
-            version=everything.version[chosen],
-            spans=everything.spans[chosen],
-            exact=everything.exact[chosen],
-            release=everything.release[chosen],
-            traces=len(np.unique(everything.trace_key[chosen])),
+        return everything.among(
+            snapshot.arrays(f"SELECT trace_key FROM traces WHERE {selected}", values, work)["trace_key"]
         )
     question = f"harness {selected} {values}"
     return snapshot.remembered(question, lambda: _read(snapshot, _firsts(snapshot, selected, values, work), work))
@@ -128,11 +161,11 @@ class _Firsts:
     agents: tuple[str, ...]
     models: tuple[str, ...]
 
-    @property
-    def within_limits(self) -> bool:
+    def within(self, spans: int, size: int) -> bool:
+        """Whether there are at most so many LLM spans, and so many bytes to read in all."""
         import numpy as np
 
-        return bool(np.count_nonzero(~self.is_agent) <= SPANS_LIMIT and self.places.length.sum() <= BYTES_LIMIT)
+        return bool(np.count_nonzero(~self.is_agent) <= spans and self.places.length.sum() <= size)
 
     def where(self, rows: NDArray[np.bool_]) -> _Firsts:
         return _Firsts(
@@ -158,7 +191,7 @@ FROM spans WHERE observation_kind IN ('LLM', 'AGENT') AND {{spans}}
 _NAMES: Final = """
 SELECT DISTINCT hash(coalesce(agent_name, service_name, '')), coalesce(agent_name, service_name, ''),
        hash(coalesce(model_name, '')), coalesce(model_name, '')
-FROM spans WHERE observation_kind IN ('LLM', 'AGENT')
+FROM spans WHERE observation_kind IN ('LLM', 'AGENT') AND {spans}
 """
 
 
@@ -169,7 +202,7 @@ def _firsts(snapshot: Snapshot, selected: str, values: list[Any], work: Work) ->
     from halo_mcp.index.snapshot import among_spans
 
     rows = snapshot.arrays(_SPANS.format(spans=among_spans(selected)), values, work)
-    names = snapshot.query(_NAMES, (), work)
+    names = snapshot.query(_NAMES.format(spans=among_spans(selected)), values, work)
     agents, agent = _numbered(rows["agent"], {row[0]: row[1] for row in names})
     models, model = _numbered(rows["model"], {row[2]: row[3] for row in names})
     is_agent = rows["is_agent"].astype(np.bool_)
@@ -204,12 +237,16 @@ def _numbered(hashes: NDArray[np.uint64], names: Mapping[int, str]) -> tuple[tup
     return tuple(texts[no] for no in order), rank[inverse.reshape(-1)] if len(order) else inverse.astype(np.int64)
 
 
-def _read(snapshot: Snapshot, firsts: _Firsts, work: Work) -> Seen:
+def _read(
+    snapshot: Snapshot, firsts: _Firsts, work: Work, spans_limit: int | None = None, bytes_limit: int | None = None
+) -> Seen:
+    """Of all traces within the limits (the general ones by default), else of a sample."""
     import numpy as np
 
     all_traces = len(np.unique(firsts.trace_key))
-    if not firsts.within_limits:
-        firsts = _sampled(firsts)
+    limits = spans_limit or SPANS_LIMIT, bytes_limit or BYTES_LIMIT
+    if not firsts.within(*limits):
+        firsts = _sampled(firsts, *limits)
     marks, exact = _marks(snapshot, firsts, work)
     agent_row = {
         (int(firsts.trace_key[no]), int(firsts.agent[no])): no for no in np.flatnonzero(firsts.is_agent).tolist()
@@ -251,11 +288,11 @@ def _read(snapshot: Snapshot, firsts: _Firsts, work: Work) -> Seen:
     )
 
 
-def _sampled(firsts: _Firsts) -> _Firsts:
+def _sampled(firsts: _Firsts, spans: int, size: int) -> _Firsts:
     """As many traces as the limits allow: one at random out of each of so many equal stretches of time."""
     import numpy as np
 
-    share = min(SPANS_LIMIT / np.count_nonzero(~firsts.is_agent), BYTES_LIMIT / max(1, int(firsts.places.length.sum())))
+    share = min(spans / np.count_nonzero(~firsts.is_agent), size / max(1, int(firsts.places.length.sum())))
     keys, position = np.unique(firsts.trace_key, return_index=True)
     by_time = keys[np.lexsort((keys, firsts.start[position]))]
     edges = np.linspace(0, len(keys), max(1, int(share * len(keys))) + 1).astype(np.int64)

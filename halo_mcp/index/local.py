@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from halo_mcp.errors import UnknownTrace
-from halo_mcp.index.contrast import Contrast, contrast
-from halo_mcp.index.cost import CostReport, read_cost
+from halo_mcp.index.contrast import Contrast, contrast, with_spans
+from halo_mcp.index.cost import CostReport
+from halo_mcp.index.cost_reading import read_cost
 from halo_mcp.index.dataset_matches import DatasetMatches, MatchGroupKey, Where
 from halo_mcp.index.dataset_search import search_dataset
 from halo_mcp.index.evidence import quote_failure
 from halo_mcp.index.failures import FailureEvidence, FailureMode, FailureModes, read_failure_modes
-from halo_mcp.index.features import TraceFeatures, read_features
+from halo_mcp.index.feature_reading import beginnings, read_features
+from halo_mcp.index.features import TraceFeatures
 from halo_mcp.index.filters import TraceFilters
 from halo_mcp.index.harness import HarnessVersions, read_versions
 from halo_mcp.index.harness_facts import Configuration
@@ -99,7 +101,10 @@ class LocalStore(OpenedSources):
             members = [_membership(snapshot, population, group, work) for group in groups]
             a = ~members[-1] if group_a is None else members[0]
             b = ~members[0] if group_b is None else members[-1]
-            return contrast(population, a, b, [group.given() for group in groups])
+            found = contrast(population, a, b, [group.given() for group in groups])
+            modes = [one for one in found.findings if one.kind == "failure_mode"]
+            examples = [trace_id for one in modes for trace_id in (one.example_a, one.example_b) if trace_id]
+            return with_spans(found, beginnings(snapshot, [one.name for one in modes], examples, work))
 
         question = [group and group.model_dump_json() for group in (filters, group_a, group_b)]
         return snapshot.remembered(f"contrast {question}", answer)

@@ -70,6 +70,18 @@ class Transition:
 
 
 @dataclass(frozen=True, slots=True)
+class UnusedTools:
+    """Tools that agents were offered and that none of the traces calls."""
+
+    tools: tuple[tuple[str, tuple[str, ...]], ...]
+    """(tool, agents that were offered it), both in alphabetical order."""
+    offered: int
+    """Different tools in the definitions."""
+    traces_read: int
+    """Traces whose definitions were read: the first LLM call of each agent and model."""
+
+
+@dataclass(frozen=True, slots=True)
 class ToolUse:
     """All tools of a set of traces, most failures first, then most calls, then by name."""
 
@@ -84,6 +96,8 @@ class ToolUse:
     mixed_tasks: tuple[tuple[str, str, str], ...]
     """(task key, a failing trace, a passing trace) of a few tasks with both outcomes."""
     mixed_task_count: int
+    unused: UnusedTools | None
+    """None where no tool definitions are recorded."""
 
 
 _CALLS: Final = f"""
@@ -156,8 +170,9 @@ def read_tool_use(snapshot: Snapshot, selected: str, values: list[Any], work: Wo
     steps = query(_STEPS)
     mixed = [(str(task), str(fails), str(passes)) for task, fails, passes in query(_MIXED)]
     ((total, failing, passing, calling),) = query(_TOTALS)
+    tools = tuple(_facts(row) for row in query(_TOOLS, 2))
     return ToolUse(
-        tools=tuple(_facts(row) for row in query(_TOOLS, 2)),
+        tools=tools,
         transitions=tuple(Transition(*row) for row in steps[:_TRANSITIONS]),
         transition_count=len(steps),
         total_traces=total,
@@ -166,7 +181,20 @@ def read_tool_use(snapshot: Snapshot, selected: str, values: list[Any], work: Wo
         passing_traces=passing,
         mixed_tasks=tuple(mixed[:_MIXED_TASKS]),
         mixed_task_count=len(mixed),
+        unused=_unused(snapshot, selected, values, {tool.name for tool in tools}, work),
     )
+
+
+def _unused(snapshot: Snapshot, selected: str, values: list[Any], called: set[str], work: Work) -> UnusedTools | None:
+    from halo_mcp.index.harness import offered_tools
+    from halo_mcp.index.harness_reading import read_some
+
+    seen = read_some(snapshot, selected, values, work)
+    offered = offered_tools(snapshot, seen, work)
+    if not offered:
+        return None
+    unused = tuple((tool, agents) for tool, agents in offered.items() if tool not in called)
+    return UnusedTools(unused, len(offered), seen.traces_read)
 
 
 def _facts(row: tuple[Any, ...]) -> ToolFacts:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from pydantic import Field
@@ -11,14 +11,16 @@ from halo_mcp.errors import BadArgument
 from halo_mcp.index.filters import TraceFilters
 from halo_mcp.tools.budget import COMPARE_CHARS, Page, preview
 from halo_mcp.tools.params import ALL_TRACES, Answer, Call, call_text
-from halo_mcp.tools.render import moment, moment_nano, names, number, points, probability, quantity, share_of
+from halo_mcp.tools.render import moment_nano, names, number, period, points, probability, quantity, share_of
 
 if TYPE_CHECKING:
     from halo_mcp.index.compare import Comparison, NumberChange, RateChange, Side
 
 _MODES_SHOWN: Final = 12
-_TEXT_CHARS: Final = 130
+_TEXT_CHARS: Final = 140
 _SAME_TEXT_CHARS: Final = 90
+_WARNING_CHARS: Final = 300
+_VERSIONS_SHOWN: Final = 3
 _RUNS_SHOWN: Final = 3
 _ALL: Final = "{} = all traces"
 
@@ -33,7 +35,7 @@ def compare_datasets(
 
     Verdict, pass rate, failure modes gone or appeared, tokens, time; paired by task. Next: contrast_traces.
     """
-    from halo_mcp.index.compare import compare
+    from halo_mcp.index.compare import apart, compare
 
     other = call.on(after) if after else call
     if other.dataset == call.dataset and filters_before == filters_after:
@@ -46,20 +48,26 @@ def compare_datasets(
     for side, traces in (("before", before_traces), ("after", after_traces)):
         if not len(traces):
             raise BadArgument(f"No trace matches on the side {side}; change its dataset or its filters.")
-    found = compare(before_traces, after_traces)
+    before_own, after_own, shared = apart(before_traces, after_traces)
+    if not len(before_own) or not len(after_own):
+        raise BadArgument(
+            "All traces of one side are on the other side too; give filters that keep them apart (run_ids, times)."
+        )
+    found = compare(before_own, after_own, shared)
     warnings = list(_warnings(found))
     text = Page(COMPARE_CHARS, reserve=400)
-    for line in _lines(found, warnings):
+    for line in _lines(found, warnings, _harness_line(found, call, other)):
         if not text.add(line):
             break
     return Answer(text.close(_next(other, found, filters_after)), _json(found, warnings))
 
 
-def _lines(found: Comparison, warnings: list[str]) -> Iterator[str]:
+def _lines(found: Comparison, warnings: list[str], harness: str) -> Iterator[str]:
     yield f"verdict: {found.verdict}. {_primary(found)}"
     yield from (f"warning: {warning}" for warning in warnings)
     yield _side_line("before", found.before)
     yield _side_line("after", found.after)
+    yield harness
     if found.secondary:
         paired = found.secondary[-1].pairs
         yield (
@@ -120,6 +128,36 @@ def _mode_lines(found: Comparison) -> Iterator[str]:
     left = len(found.failure_modes) - _MODES_SHOWN
     if left > 0:
         yield f"  +{number(left)} rarer or weaker ones (response_format json has them)"
+    if found.modes_left_out:
+        yield f"  {number(found.modes_left_out)} more are not compared: too rare on one side to be among its 200"
+
+
+def _harness_line(found: Comparison, call: Call, other: Call) -> str:
+    """Which versions of which agents each side ran under, and the call that shows what changed."""
+    before, after = found.before.versions, found.after.versions
+    listing = call_text("list_harness_versions", dataset=call.named)
+    if before is None or after is None:
+        return f"harness versions: not read (too many traces); {listing} lists them"
+    if not before and not after:
+        return "harness versions: no LLM spans on either side"
+    agents = list(dict.fromkeys((*before, *after)))
+    changed = [agent for agent in agents if set(before.get(agent, ())) != set(after.get(agent, ()))]
+    if not changed:
+        return f"harness versions: the same on both sides ({names(map(preview, before), _VERSIONS_SHOWN)})"
+    shown = names((f"{_ids(before.get(agent))} → {_ids(after.get(agent))}" for agent in changed), _VERSIONS_SHOWN)
+    line = f"harness versions: {shown}" + ("; the others are the same" if len(changed) < len(agents) else "")
+    both = next((agent for agent in changed if agent in before and agent in after), None)
+    if both is None:
+        return line
+    elsewhere = other.dataset if other.dataset != call.dataset else ""
+    old = next((version for version in before[both] if version not in after[both]), before[both][0])
+    new = next((version for version in after[both] if version not in before[both]), after[both][0])
+    diff = call_text("list_harness_versions", dataset=call.named, diff=[old, new], other_dataset=elsewhere)
+    return f"{line}. What changed: {diff}"
+
+
+def _ids(versions: Sequence[str] | None) -> str:
+    return names((preview(version) for version in versions or ()), 2).replace(", ", " and ") or "(none)"
 
 
 def _mode(mode: RateChange, chars: int) -> str:
@@ -135,7 +173,7 @@ def _side_line(name: str, side: Side) -> str:
         f"{number(side.tasks)} tasks" if side.tasks else "no task keys",
         f"run {names((run for run, _ in side.runs), _RUNS_SHOWN)}" if side.runs else "",
         f"models {names(side.models, _RUNS_SHOWN)}" if side.models else "",
-        f"from {moment(side.start_time_unix_nano)}",
+        period(side.start_time_unix_nano, side.end_time_unix_nano),
     ]
     return " · ".join(part for part in parts if part)
 
@@ -147,10 +185,12 @@ def _warnings(found: Comparison) -> Iterator[str]:
     for name, side in (("before", found.before), ("after", found.after)):
         if len(side.runs) > 1:
             yield f"{name} mixes {number(len(side.runs))} runs; filter by run_ids."
+        if side.mixed:
+            yield f"{name} {preview(side.mixed.warning, _WARNING_CHARS)}; filter by run_ids or time."
         if side.unknown and not found.judged_by_failures:
             yield f"{share_of(side.unknown, side.traces)} traces of {name} have no outcome and do not count."
     if found.shared_traces:
-        yield f"{number(found.shared_traces)} traces are on both sides; the tests take the sides to be separate."
+        yield f"{number(found.shared_traces)} traces were on both sides and are left out of both."
     only = found.before.tasks - found.shared_tasks, found.after.tasks - found.shared_tasks
     if any(only) and found.primary.pairs:
         yield (
@@ -185,6 +225,7 @@ def _json(found: Comparison, warnings: list[str]) -> dict[str, Any]:
         "after": _side_json(found.after),
         "metrics": [_change_json(change) for change in found.secondary],
         "failure_modes": [_change_json(mode) for mode in found.failure_modes],
+        "failure_modes_not_compared": found.modes_left_out,
         "shared_task_count": found.shared_tasks,
         "shared_trace_count": found.shared_traces,
         "warnings": warnings,
@@ -220,4 +261,6 @@ def _side_json(side: Side) -> dict[str, Any]:
         "model_names": list(side.models),
         "start_time": moment_nano(side.start_time_unix_nano),
         "end_time": moment_nano(side.end_time_unix_nano),
+        "harness_versions": None if side.versions is None else {k: list(v) for k, v in side.versions.items()},
+        "mixed_versions": bool(side.mixed),
     }

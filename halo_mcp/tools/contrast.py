@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from pydantic import Field
@@ -17,8 +17,10 @@ if TYPE_CHECKING:
 
 _FINDINGS_SHOWN: Final = 10
 _EXPLAINED_SHOWN: Final = 6
-_SAME_CHARS: Final = 420
-_FEATURE_CHARS: Final = 160
+_SAME_CHARS: Final = 320
+_FEATURE_CHARS: Final = 140
+_WARNING_CHARS: Final = 300
+_JSON_AGENTS: Final = 20
 _SMALL_GROUP: Final = 10
 """Groups of fewer traces show only very large differences."""
 
@@ -37,7 +39,7 @@ def contrast_traces(
     names = _named(a, b)
     text = Page(COMPARE_CHARS, reserve=500)
     text.add(_head(found, names))
-    for line in _lines(found, names):
+    for line in (*_version_lines(call, found, names, filters), *_lines(found, names)):
         if not text.add(line):
             break
     return Answer(text.close(_next(call, found, filters, a, b)), _json(found, names))
@@ -81,6 +83,18 @@ def _head(found: Contrast, names: tuple[str, str]) -> str:
     return text
 
 
+def _version_lines(call: Call, found: Contrast, names: tuple[str, str], filters: TraceFilters) -> Iterator[str]:
+    listing = call_text("list_harness_versions", dataset=call.named, filters=filters.given())
+    if found.mixed_a is None or found.mixed_b is None:
+        yield f"Harness versions were not read (too many traces), so they are no feature here: {listing}"
+        return
+    for name, mixed in zip(names, (found.mixed_a, found.mixed_b), strict=True):
+        if mixed:
+            yield f"warning: {name} {preview(mixed.warning, _WARNING_CHARS)}"
+    if found.mixed_a or found.mixed_b:
+        yield f"  A difference may come from what changed between versions; narrow filters to one: {listing}"
+
+
 def _lines(found: Contrast, names: tuple[str, str]) -> Iterator[str]:
     holding = [one for one in found.findings if one.standing == "holds"]
     others = [one for one in found.findings if one.standing != "holds"]
@@ -97,23 +111,33 @@ def _lines(found: Contrast, names: tuple[str, str]) -> Iterator[str]:
         yield f"  ({names[1]} traces may have more of what is reached only when nothing went wrong before)"
     if others:
         yield "differ, but not on their own:"
-        yield from (f"  {_rates(one, found)} · {one.reason}" for one in others[:_EXPLAINED_SHOWN])
+        yield from _explained_lines(others[:_EXPLAINED_SHOWN], found)
         if len(others) > _EXPLAINED_SHOWN:
             yield f"  +{len(others) - _EXPLAINED_SHOWN} more"
     if found.unchecked:
         yield f"{number(found.unchecked)} still weaker differences are not listed."
     if found.numbers:
-        yield f"sizes (they describe the groups; a longer trace has more of everything): median {names[0]} | {names[1]}"
+        yield (
+            "sizes (they describe the groups; a longer trace has more of everything): "
+            f"median {names[0]} | {names[1]} | Cliff's delta, p"
+        )
         yield from (f"  {_number_line(one)}" for one in found.numbers)
     if found.same_count:
         yield _same_line(found)
+
+
+def _explained_lines(some: Sequence[Finding], found: Contrast) -> Iterator[str]:
+    """What has the same reason stands on one line."""
+    for reason in dict.fromkeys(one.reason for one in some):
+        yield f"  {reason}: " + "; ".join(_rates(one, found) for one in some if one.reason == reason)
 
 
 def _line(one: Finding, found: Contrast, names: tuple[str, str]) -> str:
     low, high = one.interval
     interval = f"{points(one.difference)} ({100 * low:+.1f}..{100 * high:+.1f})"
     line = f"  {_rates(one, found)} | {interval}, p {probability(one.p)}"
-    examples = [f"{name} {id_}" for name, id_ in zip(names, (one.example_a, one.example_b), strict=True) if id_]
+    groups = zip(names, (one.example_a, one.example_b), (one.span_a, one.span_b), strict=True)
+    examples = [f"{name} {id_}" + (f" span {span_id}" if span_id else "") for name, id_, span_id in groups if id_]
     about = f"    e.g. {', '.join(examples)}"
     return f"{line}\n{about}" + (f" · {one.reason}" if one.reason else "")
 
@@ -125,7 +149,7 @@ def _rates(one: Finding | Same, found: Contrast) -> str:
 
 def _number_line(one: NumberFinding) -> str:
     medians = f"{quantity(one.median_a, one.unit)} | {quantity(one.median_b, one.unit)}"
-    return f"{one.text}: {medians}, Cliff's delta {one.delta:+.2f}, p {probability(one.p)}"
+    return f"{one.text}: {medians} | {one.delta:+.2f}, {probability(one.p)}"
 
 
 def _same_line(found: Contrast) -> str:
@@ -149,9 +173,11 @@ def _next(call: Call, found: Contrast, filters: TraceFilters, a: TraceFilters | 
     strongest = [one for one in found.findings if one.standing == "holds"] or list(found.findings)
     for one in strongest:
         more_in_a = one.difference > 0
-        group, example = (a, one.example_a) if more_in_a else (b, one.example_b)
+        group, example, span_id = (a, one.example_a, one.span_a) if more_in_a else (b, one.example_b, one.span_b)
         given = [given for given in (filters.given(), {} if group is None else group.given(), one.filters) if given]
-        if not steps and example:
+        if not steps and example and span_id:
+            steps.append(call_text("view_spans", dataset=call.named, trace_id=example, span_ids=[span_id]))
+        elif not steps and example:
             steps.append(call_text("view_trace", dataset=call.named, trace_id=example))
         if one.filters and sum(map(len, given)) == len(together := _merged(given)):
             steps.append(call_text("query_traces", dataset=call.named, filters=together))
@@ -181,6 +207,8 @@ def _json(found: Contrast, names: tuple[str, str]) -> dict[str, Any]:
             "reason": one.reason,
             "example_trace_id_a": one.example_a,
             "example_trace_id_b": one.example_b,
+            "example_span_id_a": one.span_a,
+            "example_span_id_b": one.span_b,
         }
 
     return {
@@ -192,6 +220,11 @@ def _json(found: Contrast, names: tuple[str, str]) -> dict[str, Any]:
         "too_rare_count": found.too_rare,
         "decided_by_filters_count": found.by_definition,
         "names_left_out": found.names_left_out,
+        "harness_versions_read": found.mixed_a is not None,
+        "mixed_versions": [
+            {agent: dict(some) for agent, some in mixed.agents[:_JSON_AGENTS]} if mixed else {}
+            for mixed in (found.mixed_a, found.mixed_b)
+        ],
         "features": [finding(one) for one in found.findings],
         "features_left_out": found.unchecked,
         "numbers": [

@@ -142,9 +142,9 @@ def _assumptions(call: Call, r: CostReport) -> str:
     if r.total.cached_input_tokens and len(r.beside_models) < len(r.groups["model"]):
         said.append("cached tokens are taken as part of input" + (" for the others" if r.beside_models else ""))
     if r.unpriced_models:
-        said.append(f"no price for {names(map(preview, r.unpriced_models), 3)}: not in USD")
+        said.append(f"the prices have no {names(map(preview, r.unpriced_models), 3)}: not in USD")
     elif call.prices is None:
-        said.append("no price table (--prices), so no money")
+        said.append("no prices were given (--prices FILE), so no money")
     return f"Covers every matching trace. Assumed: {'; '.join(said)}." if said else "Covers every matching trace."
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final
 from pydantic import Field
 
 from halo_mcp.errors import BadArgument
-from halo_mcp.index.failure_rules import LOOP_CALLS, LOOP_RULE, RULE_NAMES
+from halo_mcp.index.failure_rules import LOOP_MEANING, LOOP_RULE, RULE_NAMES
 from halo_mcp.index.failures import FailureEvidence, FailureMode, FailureModes
 from halo_mcp.tools.budget import DEFAULT_CHARS, Page, preview
 from halo_mcp.tools.params import ALL_TRACES, Answer, Call, Cursor, Filters, call_text, decode_cursor, encode_cursor
@@ -102,7 +102,7 @@ def where(mode: FailureMode) -> str:
 def pattern(mode: FailureMode) -> str:
     """What is common to the failures of this mode, in one line."""
     if mode.rule == LOOP_RULE:
-        return f"called {LOOP_CALLS} or more times in a row with the same arguments"
+        return LOOP_MEANING
     return preview(mode.pattern or "", _PATTERN_CHARS) or "(no text)"
 
 

@@ -10,21 +10,19 @@ from typing import Annotated, Any, Final
 from pydantic import Field
 
 from halo_mcp.errors import BadArgument
+from halo_mcp.index.filters import TraceFilters
 from halo_mcp.index.harness import AgentVersion, HarnessVersions
 from halo_mcp.index.harness_facts import MASKED, Configuration
 from halo_mcp.tools.budget import VERSIONS_CHARS, Page, cut, preview
 from halo_mcp.tools.params import ALL_TRACES, Answer, Call, Filters, call_text
-from halo_mcp.tools.render import counted, moment, moment_nano, names, number, share
+from halo_mcp.tools.render import counted, moment_nano, names, number, period, share
 
 _JSON_VERSIONS: Final = 200
 _LINE_CHARS: Final = 300
 _TOOL_CHARS: Final = 900
 _SENTENCE_LINE: Final = 120
 """Longer lines of a prompt are compared sentence by sentence."""
-_COLUMNS: Final = (
-    "id | model | traces | LLM spans | fail of known outcomes | prompt chars, tools | service versions; runs | "
-    "first - last trace"
-)
+_COLUMNS: Final = "id | model | traces, failing | prompt characters, tools | releases; runs | first to last trace"
 _SENTENCE_END: Final = re.compile(r"(?<=[.!?]) +")
 
 
@@ -32,16 +30,19 @@ def list_harness_versions(
     call: Call,
     filters: Filters = ALL_TRACES,
     diff: Annotated[list[str], Field(max_length=2, description="two version ids: how they differ")] = [],  # noqa: B006
+    other_dataset: Annotated[str, Field(description="of the second id")] = "",
 ) -> Answer:
     """List the harness versions that traces ran under: per agent its hashed system prompt, tools, model, parameters.
 
-    With traces, fail rate, runs and times; `diff` shows what changed between two. Call it before comparing traces:
-    numbers over mixed versions mislead. Reads prompts: about 1 s per 30,000 traces, once.
-    Next: filter by run_ids or time to compare versions.
+    With traces, fail rate, runs, times; `diff` shows what changed between two. Mixed versions mislead comparisons.
+    Reads prompts: 1 s per 30,000 traces.
+    Next: filter by run_ids or time.
     """
+    if other_dataset and not diff:
+        raise BadArgument("other_dataset goes with diff: a version id of this dataset and one of the other.")
     found = call.store.harness_versions(filters, call.work)
     if diff:
-        return _difference(call, found, diff)
+        return _difference(call, found, diff, call.on(other_dataset) if other_dataset else call, filters)
     page = Page(VERSIONS_CHARS, reserve=700)
     for line in _head(call, found):
         page.add(line)
@@ -63,8 +64,8 @@ def _head(call: Call, found: HarnessVersions) -> Iterator[str]:
         how = f"a sample of {number(mixed.traces_read)}, one at random per equal stretch of time (seed fixed)"
     yield (
         f"dataset {call.dataset}: {counted(len(found.versions), 'agent version')} in {counted(mixed.traces, 'trace')} "
-        f"with LLM spans; read: {how}. A version is the hash of model, system prompt, tools and parameters in an "
-        f"agent's first LLM span per trace and model ({MASKED})."
+        f"with LLM spans; read: {how}. A version hashes model, system prompt, tools and parameters of an agent's first "
+        f"call ({MASKED})."
     )
     if found.versions:
         yield _COLUMNS
@@ -80,19 +81,20 @@ def _line(item: AgentVersion) -> str:
         (
             cut(item.id, _LINE_CHARS),
             preview(item.version.model) or "(no model)",
-            number(item.traces),
-            number(item.spans),
-            _fail_rate(item),
+            _traces(item),
             told,
             "; ".join(part for part in about if part) or "-",
-            f"{moment(item.first_seen_unix_nano)} - {moment(item.last_seen_unix_nano)}",
+            period(item.first_seen_unix_nano, item.last_seen_unix_nano),
         )
     )
 
 
-def _fail_rate(item: AgentVersion) -> str:
+def _traces(item: AgentVersion) -> str:
     known = item.passes + item.fails
-    return f"{share(item.fails, known)} of {number(known)}" if known else "none known"
+    if not known:
+        return f"{number(item.traces)}, no outcomes"
+    of_known = "" if known == item.traces else f" of {number(known)} with an outcome"
+    return f"{number(item.traces)}, {share(item.fails, known)}{of_known}"
 
 
 def _mixed_line(found: HarnessVersions) -> str:
@@ -100,8 +102,11 @@ def _mixed_line(found: HarnessVersions) -> str:
         return "No LLM spans match; drop a filter."
     if not found.mixed:
         return "One harness: no agent has versions that never share a trace."
-    labels = names((f"{preview(label, 120)} {number(count)}" for label, count in found.labels), 4)
-    return f"This set {preview(found.mixed.warning, 300)}. Harnesses (traces): {labels}"
+    line = f"This set {preview(found.mixed.warning, 300)}."
+    if len(found.mixed.agents) > 1:
+        labels = names((f"{preview(label, 120)} {number(count)}" for label, count in found.labels), 4)
+        line += f" Together (traces): {labels}"
+    return line
 
 
 def _varying_line(found: HarnessVersions) -> str:
@@ -163,11 +168,12 @@ def _version_json(item: AgentVersion) -> dict[str, Any]:
 
 
 # --- the difference of two versions -----------------------------------------------------------------------------------
-def _difference(call: Call, found: HarnessVersions, ids: Sequence[str]) -> Answer:
+def _difference(call: Call, found: HarnessVersions, ids: Sequence[str], other: Call, filters: TraceFilters) -> Answer:
     if len(ids) != 2:
         raise BadArgument("diff takes two version ids, such as diff=['agent@1a2b3c4d', 'agent@5e6f7a8b'].")
-    old, new = (_named(found, given) for given in ids)
-    before, after = call.store.harness_configuration(old.version), call.store.harness_configuration(new.version)
+    there = found if other is call else other.store.harness_versions(filters, other.work)
+    old, new = _named(found, ids[0]), _named(there, ids[1])
+    before, after = call.store.harness_configuration(old.version), other.store.harness_configuration(new.version)
     prompt = _prompt_diff(before.prompt, after.prompt, old.id, new.id)
     tools, parameters = _tool_changes(before, after), _changes(_settings(old, before), _settings(new, after))
     page = Page(VERSIONS_CHARS, reserve=260)
@@ -181,7 +187,7 @@ def _difference(call: Call, found: HarnessVersions, ids: Sequence[str]) -> Answe
     for line in prompt:
         left += not page.add(cut(line, _LINE_CHARS))
     closing = f"{counted(left, 'further line')} of the difference left out." if left else ""
-    spot = call_text("view_trace", dataset=call.named, trace_id=new.trace_id)
+    spot = call_text("view_trace", dataset=other.named, trace_id=new.trace_id)
     data = {
         "diff": [_version_json(old), _version_json(new)],
         "changed": parameters,

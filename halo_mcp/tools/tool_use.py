@@ -13,13 +13,14 @@ from halo_mcp.index.filters import TraceFilters
 from halo_mcp.index.sequences import ToolCall, first_divergence
 from halo_mcp.index.span import as_text
 from halo_mcp.index.store import Outcome
-from halo_mcp.index.tool_use import Spread, ToolFacts, ToolUse, Transition
+from halo_mcp.index.tool_use import Spread, ToolFacts, ToolUse, Transition, UnusedTools
 from halo_mcp.tools.budget import DEFAULT_CHARS, Page, name, preview
 from halo_mcp.tools.params import ALL_TRACES, Answer, Call, Filters, call_text
-from halo_mcp.tools.render import counted, number, share
+from halo_mcp.tools.render import counted, names, number, share
 
 _TOOLS_SHOWN: Final = 12
 _STEPS_SHOWN: Final = 8
+_UNUSED_SHOWN: Final = 10
 _JSON_TOOLS: Final = 200
 _CALLS_SHOWN: Final = 60
 _ARGUMENT_CHARS: Final = 300
@@ -59,6 +60,8 @@ def analyze_tool_use(
     unknown = [wanted for wanted in tool_names if wanted not in {tool.name for tool in found.tools}]
     if unknown:
         page.add(f"no calls of: {', '.join(unknown)}. Tools: {', '.join(name(t.name) for t in found.tools[:20])}")
+    if found.unused and not tool_names:
+        page.add(_unused_line(found.unused, found.total_traces))
     page.add(_transition_line(found))
     if found.mixed_task_count:
         page.add(
@@ -103,6 +106,17 @@ def _spread(what: str, values: Spread) -> str:
     return f"{what} median {number(values.median)}, p95 {number(values.p95)}, max {number(values.most)}"
 
 
+def _unused_line(unused: UnusedTools, traces: int) -> str:
+    read = "all traces" if unused.traces_read >= traces else f"{number(unused.traces_read)} of {number(traces)} traces"
+    coverage = f"{counted(unused.offered, 'tool')} in the definitions of {read}"
+    if not unused.tools:
+        return f"offered but never called (no tool span): none ({coverage})"
+    if len(unused.tools) == unused.offered:
+        coverage += "; perhaps calls are named differently"
+    shown = names((f"{name(tool)} (by {names(map(name, agents), 3)})" for tool, agents in unused.tools), _UNUSED_SHOWN)
+    return f"offered but never called (no tool span): {number(len(unused.tools))} ({coverage}): {shown}"
+
+
 def _transition_line(found: ToolUse) -> str:
     def step(transition: Transition) -> str:
         before, after = transition.before or "(start)", transition.after or "(end)"
@@ -136,6 +150,7 @@ def _json(found: ToolUse, chosen: Sequence[ToolFacts]) -> dict[str, Any]:
         "tools_left_out": max(0, len(chosen) - _JSON_TOOLS),
         "transitions": [asdict(step) for step in found.transitions],
         "transition_kind_count": found.transition_count,
+        "unused_tools": None if found.unused is None else asdict(found.unused),
         "tasks_with_both_outcomes": [
             {"task_key": task, "failing_trace_id": fails, "passing_trace_id": passes}
             for task, fails, passes in found.mixed_tasks

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from halo_mcp.index.compare import compare
+from halo_mcp.index.compare import apart, compare
 from halo_mcp.index.features import TraceFeatures
 from halo_mcp.index.statistics import mcnemar_exact, needed_per_group, newcombe
 from tests.index.groups import traces
@@ -63,8 +63,26 @@ def test_identical_datasets_show_no_evidence_of_a_difference(tasks: bool) -> Non
     assert (result.verdict, result.primary.difference, result.primary.p) == ("no evidence of a difference", 0, 1)
     assert result.primary.interval.low < 0 < result.primary.interval.high
     assert result.needed is None
-    assert (result.shared_traces, result.times_overlap) == (60, True)
+    assert result.times_overlap
     assert all(change.p == 1 for change in result.secondary)
+
+
+def test_traces_on_both_sides_are_left_out_of_both() -> None:
+    before = traces([True, False] * 10, {"late": [number >= 15 for number in range(20)]}, kind="failure_mode")
+    same = traces([False] * 25, kind="failure_mode", numbers={"spans": np.arange(25)})
+    own, other, shared = apart(before, same)
+    assert (len(own), len(other), shared) == (0, 5, 20)
+    assert other.trace_ids.tolist() == [f"t{number:06}" for number in range(20, 25)]
+    assert other.number("spans").tolist() == [20, 21, 22, 23, 24]
+    kept, _, _ = apart(before, same.where(np.arange(25) < 15))
+    assert kept.features[0].traces.tolist() == [0, 1, 2, 3, 4]
+
+
+def test_a_mode_that_the_other_side_may_have_among_its_rare_ones_is_not_called_gone() -> None:
+    before = traces([False] * 40, {"m1": [True] * 40, "m2": [True] * 40}, kind="failure_mode")
+    after = replace(traces([False] * 40, {"m2": [True] * 40}, kind="failure_mode", prefix="u"), modes_left_out=1)
+    result = compare(before, after)
+    assert ([mode.name for mode in result.failure_modes], result.modes_left_out) == (["m2"], 1)
 
 
 def test_failure_modes_are_gone_appeared_or_changed_and_the_rest_shows_no_evidence() -> None:

@@ -55,7 +55,7 @@ def test_a_feature_explained_by_a_stronger_one_says_so() -> None:
     follower = cause & (np.arange(400) % 3 > 0)
     result = found(failing_against_passing(traces(passed, {"cause": cause, "follower": follower})))
     assert result["cause"].standing == "holds"
-    assert (result["follower"].standing, result["follower"].reason) == ("explained", "mostly explained by: cause")
+    assert (result["follower"].standing, result["follower"].reason) == ("explained", "mostly explained by cause")
 
 
 def test_two_causes_in_different_traces_both_hold() -> None:

@@ -12,11 +12,12 @@ import pytest
 from halo_mcp.config import load_settings
 from halo_mcp.errors import BadArgument
 from halo_mcp.index.cost import CostGroup, CostReport, TraceCost
+from halo_mcp.index.failure_rules import DEFAULT_RULES
 from halo_mcp.index.filters import TraceFilters
 from halo_mcp.index.local import LocalStore
 from halo_mcp.index.prices import ModelPrice, PriceTable, read_prices
 from halo_mcp.index.work import Work
-from tests.builders import Record, agent, llm, span, store_of
+from tests.builders import Record, agent, llm, span, store_of, write_lines
 
 PRICES = PriceTable({"m": ModelPrice(2.0, 8.0, 0.5), "m-large": ModelPrice(10.0, 10.0, 10.0)})
 
@@ -187,6 +188,18 @@ def test_filters_choose_the_traces(tmp_path: Path) -> None:
     assert cost(store, trace_ids=["t2"]).total.input_tokens == 7
     nothing = cost(store, trace_ids=["nowhere"])
     assert (nothing.traces, nothing.calls, nothing.turns, nothing.tools, nothing.expensive) == (0, 0, (), (), ())
+
+
+def test_only_failures_by_the_configured_rules_count_as_failures(tmp_path: Path) -> None:
+    file = write_lines(
+        tmp_path / "traces.jsonl",
+        *calls([(100, 10), (200, 20)], **{"task.outcome": "fail"}),
+        tool("find", after=1, output='{"isError": true, "content": "not found"}'),
+    )
+    for rules, after_the_failure in ((DEFAULT_RULES, 220), (("refusal",), 0)):
+        store = LocalStore("data", [str(file)], tmp_path / "index", soft_rules=rules)
+        store.refresh(Work())
+        assert cost(store).failing.after_last == after_the_failure
 
 
 # --- price tables -----------------------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from halo_mcp.index.harness import (
     trace_versions,
 )
 from halo_mcp.index.harness_facts import configuration, facts_of, marks_of, masked
+from halo_mcp.index.harness_reading import read_seen
 from halo_mcp.index.local import LocalStore
 from halo_mcp.index.snapshot import Snapshot
 from halo_mcp.index.work import Work
@@ -62,7 +63,7 @@ def snapshot_of(store: LocalStore) -> Snapshot:
 
 def labels(store: LocalStore) -> dict[str, str]:
     snapshot = snapshot_of(store)
-    found = trace_versions(snapshot, "true", [], Work())
+    found = trace_versions(read_seen(snapshot, "true", [], Work()))
     pairs = zip(found.trace_key.tolist(), found.label.tolist(), strict=True)
     return {snapshot.trace_id(key): found.labels[label] for key, label in pairs}
 
@@ -222,17 +223,17 @@ def test_an_agent_with_two_models_in_a_trace_is_one_harness(tmp_path: Path) -> N
     found = versions(store)
     assert [(v.version.model, v.traces) for v in found.versions] == [("small", 2), ("big", 1)]
     assert len({v.alternative for v in found.versions}) == 1
-    assert mixed_versions(snapshot_of(store), "true", [], Work()).warning == ""
+    assert mixed_versions(read_seen(snapshot_of(store), "true", [], Work())).warning == ""
 
 
 def test_versions_that_never_meet_are_mixed_and_the_warning_counts_their_traces(tmp_path: Path) -> None:
     store = store_of(tmp_path, *(call("old" if i < 3 else "new", trace=f"t{i}", start_ms=i) for i in range(5)))
     old, new = (v.id for v in versions(store).versions)
     snapshot = snapshot_of(store)
-    mixed = mixed_versions(snapshot, "true", [], Work())
+    mixed = mixed_versions(read_seen(snapshot, "true", [], Work()))
     assert mixed.agents == (("helper", ((old, 3), (new, 2))),)
     assert mixed.warning == f"mixes harness versions (traces): {old} 3, {new} 2"
-    assert not mixed_versions(snapshot, "list_contains(?, trace_id)", [["t0", "t1"]], Work())
+    assert not mixed_versions(read_seen(snapshot, "list_contains(?, trace_id)", [["t0", "t1"]], Work()))
     assert labels(store) == {"t0": old, "t1": old, "t2": old, "t3": new, "t4": new}
 
 

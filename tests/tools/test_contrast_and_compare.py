@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
+from halo_mcp.demo.texts import ORDER_RULE
 from halo_mcp.errors import BadArgument, UnknownDataset
+from halo_mcp.index import harness_reading
 from halo_mcp.tools.budget import COMPARE_CHARS
 from tests.builders import Record, span, write_lines
 from tests.tools.conftest import Demo
@@ -56,7 +58,8 @@ def test_what_merely_goes_along_with_the_failure_mode_is_said_to_be_explained_by
     said = demo.desk.data("contrast_traces", dataset="before")
     by_name = {(one["kind"], one["name"]): one for one in said["features"]}
     assert by_name["tool_failed", "search_orders"]["standing"] == "explained"
-    assert "limit must be" in by_name["tool_failed", "search_orders"]["reason"]
+    mode = said["features"][0]["name"]
+    assert by_name["tool_failed", "search_orders"]["reason"] == f"mostly explained by failure mode {mode}"
 
 
 def test_every_suggested_call_works_and_the_answer_is_short(demo: Demo) -> None:
@@ -103,6 +106,71 @@ def test_small_and_overlapping_groups_are_said_to_be_so(tmp_path: Path) -> None:
     text = desk.text("contrast_traces", group_a={"outcome": ["fail"]}, group_b={"tool_names": ["search"]})
     assert "6 traces are in both groups and were left out of both." in text
     assert "A group has only 6 traces" in desk.text("contrast_traces")
+
+
+def test_a_failure_mode_is_quoted_from_the_span_that_is_named_beside_it(demo: Demo) -> None:
+    text = demo.desk.text("contrast_traces", dataset="before")
+    first, following = demo.desk.data("contrast_traces", dataset="before")["features"][0], calls_in(text)[0]
+    trace_id, span_id = first["example_trace_id_a"], first["example_span_id_a"]
+    assert (following.tool, following.arguments["span_ids"]) == ("view_spans", [span_id])
+    said = demo.desk.text("view_spans", dataset="before", trace_id=trace_id, span_ids=[span_id])
+    assert first["feature"].rpartition(" · ")[2] in said
+    assert f"failing {trace_id} span {span_id}" in text
+
+
+def test_a_loop_is_told_in_words(demo: Demo) -> None:
+    for arguments in ({"tool": "contrast_traces"}, {"tool": "compare_datasets", "after": "after"}):
+        lines = demo.desk.text(dataset="before", **arguments).splitlines()
+        (loop,) = (line for line in lines if "repeated_call" in line)
+        assert "tool fetch_page · repeated_call · called 3 or more times in a row" in loop
+
+
+def test_what_shares_its_explanation_stands_on_one_short_line(demo: Demo) -> None:
+    text = demo.desk.text("contrast_traces", dataset="before")
+    lines = [line for line in text.splitlines() if line.startswith("  mostly explained by failure mode ")]
+    assert len(lines) == 1
+    assert "tool search_orders fails" in lines[0]
+    assert "right after it failed" in lines[0]
+    assert len(text) < 2_500
+
+
+def test_mixed_harness_versions_are_a_feature_and_warned_of(demo: Demo) -> None:
+    said = demo.desk.data("contrast_traces", dataset="both")
+    truth = demo.truth
+    versions = {one["name"]: one for one in said["features"] if one["kind"] == "harness_version"}
+    counts = sorted((one["trace_count_a"], one["trace_count_b"]) for one in versions.values())
+    assert counts == sorted((run.fail_traces, run.pass_traces) for run in (truth.before, truth.after))
+    assert [set(mixed["researcher"]) for mixed in said["mixed_versions"]] == [set(versions)] * 2
+    text = demo.desk.text("contrast_traces", dataset="both")
+    assert "warning: failing mixes harness versions (traces): researcher@" in text
+    assert "list_harness_versions" in {call.tool for call in calls_in(text)}
+    alone = demo.desk.data("contrast_traces", dataset="before")
+    assert (alone["harness_versions_read"], alone["mixed_versions"]) == (True, [{}, {}])
+    by_run = {"group_a": {"run_ids": ["before"]}, "group_b": {"run_ids": ["after"]}}
+    assert demo.desk.data("contrast_traces", dataset="both", **by_run)["mixed_versions"] == [{}, {}]
+
+
+def test_of_too_many_traces_the_versions_are_not_read_and_the_answer_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(harness_reading, "QUICK_TRACES", 10)
+    old, new = ([s for n in range(12) for s in trace(f"{run}{n}", "pass" if n % 2 else "fail")] for run in "ab")
+    sources = {"old": [write_lines(tmp_path / "old.jsonl", *old)], "new": [write_lines(tmp_path / "new.jsonl", *new)]}
+    desk = Desk(tmp_path, sources)
+    assert "Harness versions were not read (too many traces)" in desk.text("contrast_traces")
+    assert "harness versions: not read (too many traces)" in desk.text("compare_datasets", after="new")
+
+
+def test_normal_reasons_to_stop_are_no_feature(tmp_path: Path) -> None:
+    def stops(name: str, reason: str, outcome: str) -> Record:
+        attributes = {"task.outcome": outcome, "gen_ai.response.finish_reasons": [reason]}
+        return span(trace=name, kind="LLM", attributes=attributes)
+
+    reasons = ("stop", "tool-calls", "tool_use", "end_turn")
+    records = [stops(f"f{n}", "content_filter", "fail") for n in range(30)]
+    records += [stops(f"p{n}", reasons[n % 4], "pass") for n in range(30)]
+    said = desk_over(tmp_path, write_lines(tmp_path / "t.jsonl", *records)).data("contrast_traces")
+    assert [one["name"] for one in said["features"] if one["kind"] == "finish_reason"] == ["content_filter"]
 
 
 # --- compare_datasets --------------------------------------------------------------------------------------------
@@ -157,11 +225,39 @@ def test_what_weakens_a_comparison_is_warned_of(tmp_path: Path) -> None:
     said: dict[str, Any] = Desk(tmp_path, sources).data("compare_datasets", dataset="old", after="new")
     assert said["warnings"] == [
         "before mixes 2 runs; filter by run_ids.",
-        "5/20 (25%) traces of after have no outcome and do not count.",
-        "10 traces are on both sides; the tests take the sides to be separate.",
+        "5/10 (50%) traces of after have no outcome and do not count.",
+        "10 traces were on both sides and are left out of both.",
         "0 tasks in common, too few to pair: if the sides attempted different tasks, a difference may come from that.",
         "the sides overlap in time.",
     ]
+
+
+def test_the_versions_of_both_sides_are_named_with_the_call_that_shows_what_changed(demo: Demo) -> None:
+    text = demo.desk.text("compare_datasets", dataset="before", after="after")
+    data = demo.desk.data("compare_datasets", dataset="before", after="after")
+    (old,), (new,) = (data[side]["harness_versions"]["researcher"] for side in ("before", "after"))
+    assert f"harness versions: {old} → {new}; the others are the same." in text
+    difference = next(call for call in calls_in(text) if call.tool == "list_harness_versions")
+    assert difference.arguments == {"diff": [old, new], "other_dataset": "after"}
+    changed = demo.desk.follow(difference).text
+    assert ORDER_RULE["before"] in changed
+    assert ORDER_RULE["after"] in changed
+    assert len(text) < 2_500
+
+
+def test_a_side_that_mixes_versions_is_warned_of_and_equal_harnesses_are_called_so(demo: Demo) -> None:
+    half = {"end_time_lte": "2026-03-02T09:04:00Z"}, {"start_time_gte": "2026-03-02T09:04:00Z"}
+    mixed = demo.desk.data("compare_datasets", dataset="both", filters_before=half[0], filters_after=half[1])
+    assert [side for side in ("before", "after") if mixed[side]["mixed_versions"]] == ["after"]
+    assert any("after mixes harness versions (traces): researcher@" in warning for warning in mixed["warnings"])
+    halves = {"filters_before": half[0], "filters_after": half[1]}
+    text = demo.desk.text("compare_datasets", dataset="before", **halves)
+    assert "harness versions: the same on both sides (" in text
+
+
+def test_sides_without_traces_of_their_own_are_refused(demo: Demo) -> None:
+    with pytest.raises(BadArgument, match="keep them apart"):
+        demo.desk.ask("compare_datasets", dataset="before", after="both")
 
 
 def test_the_other_dataset_is_brought_up_to_date_too(tmp_path: Path) -> None:

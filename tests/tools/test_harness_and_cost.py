@@ -12,7 +12,7 @@ from halo_mcp.cli import run
 from halo_mcp.demo.texts import ORDER_RULE, PROMPTS
 from halo_mcp.errors import BadArgument
 from halo_mcp.tools.budget import COST_CHARS, VERSIONS_CHARS
-from tests.builders import llm, write_lines
+from tests.builders import llm, span, write_lines
 from tests.tools.conftest import Demo
 from tests.tools.desk import calls_in, desk_over
 
@@ -66,6 +66,43 @@ def test_the_suggested_difference_shows_the_changed_prompt_line_and_release_and_
 def test_a_difference_of_unknown_versions_names_the_known_ones(demo: Demo, diff: list[str], problem: str) -> None:
     with pytest.raises(BadArgument, match=problem):
         demo.desk.text("list_harness_versions", diff=diff)
+
+
+def test_versions_of_two_datasets_are_compared_by_their_ids(demo: Demo) -> None:
+    (old,), (new,) = ([v["version_id"] for v in researchers(demo, run_id)] for run_id in ("before", "after"))
+    answer = demo.desk.ask("list_harness_versions", dataset="before", diff=[old, new], other_dataset="after")
+    assert answer.data["changed"] == ["service.version 1.4.0 -> 1.5.0"]
+    (following,) = calls_in(answer.text)
+    demo.desk.follow(following)
+    with pytest.raises(BadArgument, match="is not among the versions"):
+        demo.desk.ask("list_harness_versions", dataset="before", diff=[new, old], other_dataset="after")
+    with pytest.raises(BadArgument, match="goes with diff"):
+        demo.desk.ask("list_harness_versions", dataset="before", other_dataset="after")
+
+
+def test_tools_that_are_offered_and_never_called_are_named_with_their_agents(tmp_path: Path) -> None:
+    def thinks(trace: str, name: str, *tools: str) -> dict[str, Any]:
+        definitions = json.dumps([{"name": tool} for tool in tools])
+        return llm(name, trace=trace, attributes={"agent.name": name, "llm.tools": definitions})
+
+    def calls_tool(trace: str, name: str) -> dict[str, Any]:
+        return span(name, trace=trace, kind="TOOL", attributes={"tool.name": name})
+
+    records = [thinks("t1", "a", "find", "read"), thinks("t1", "b", "read", "write"), calls_tool("t1", "find")]
+    records += [thinks("t2", "a", "find", "read"), calls_tool("t2", "write")]
+    desk = desk_over(tmp_path, write_lines(tmp_path / "t.jsonl", *records))
+    said = desk.data("analyze_tool_use")["unused_tools"]
+    assert said == {"tools": (("read", ("a", "b")),), "offered": 3, "traces_read": 2}
+    text = desk.text("analyze_tool_use")
+    assert (
+        "offered but never called (no tool span): 1 (3 tools in the definitions of all traces): read (by a, b)" in text
+    )
+    assert [
+        tool for tool, _ in desk.data("analyze_tool_use", filters={"trace_ids": ["t2"]})["unused_tools"]["tools"]
+    ] == ["find", "read"]
+    bare = desk_over(tmp_path / "bare", write_lines(tmp_path / "bare.jsonl", calls_tool("t1", "find")))
+    assert bare.data("analyze_tool_use")["unused_tools"] is None
+    assert "offered" not in bare.text("analyze_tool_use")
 
 
 def test_changed_tools_and_parameters_are_shown(tmp_path: Path) -> None:
