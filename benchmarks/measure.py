@@ -64,7 +64,7 @@ def measure(
     first_calls: Sequence[str],
     say: Callable[[str], None],
 ) -> Measured:
-    """``peer`` is the interpreter that has the peer, or None; ``first_calls``: tools to measure in processes of their own.
+    """``peer`` is the interpreter that has the peer, or None; ``first_calls``: tools to ask in fresh processes.
 
     Raises: JobFailed.
     """
