@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
@@ -13,12 +13,13 @@ from typing import Literal, TypeAlias
 
 import orjson
 
-from benchmarks.questions import ALTERNATION, LITERAL, SEARCHED, VIEWED_TRACES
+from benchmarks.questions import ALTERNATION, LITERAL, RUNS, SEARCHED, VIEWED_TRACES
+from benchmarks.stories import Call, Counts, Story, story
 
 Size: TypeAlias = Literal["small", "large"]
 """Of a span: about 0.7 KB or about 37 KB."""
 
-_VERSION = 1
+_VERSION = 3
 """Raised when other bytes are generated."""
 _TRACES: dict[Size, int] = {"small": 170_000, "large": 2_250}
 _PLANTED = 20
@@ -45,6 +46,7 @@ class Facts:
     """Trace ids, spread evenly."""
     tail_spans: int = 0
     tail_bytes: int = 0
+    counts: Counts = field(default_factory=Counts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +78,7 @@ def _read(about: Path, path: Path, tail: Path) -> Facts | None:
     stored = json.loads(about.read_text())
     if stored.get("version") != _VERSION or not path.exists() or not tail.exists():
         return None
-    facts = Facts(**stored)
+    facts = Facts(**stored | {"counts": Counts(**stored["counts"])})
     if path.stat().st_size > facts.bytes:  # an earlier run was stopped between appending and cutting off again
         with path.open("r+b") as file:
             file.truncate(facts.bytes)
@@ -84,7 +86,7 @@ def _read(about: Path, path: Path, tail: Path) -> Facts | None:
 
 
 def _write(path: Path, tail: Path, size: Size, traces: int) -> Facts:
-    writer = _Writer(size)
+    writer = _Writer(size, traces)
     facts = Facts(traces=traces)
     viewed = min(VIEWED_TRACES, max(_PLANTED, traces // 10))
     step, viewed_step = traces // _PLANTED, traces // viewed
@@ -103,6 +105,7 @@ def _write(path: Path, tail: Path, size: Size, traces: int) -> Facts:
                 facts.viewed.append(trace_id)
                 facts.searched_matches += text.count(SEARCHED.encode())
     facts.input_tokens = writer.input_tokens
+    facts.counts = replace(writer.counts)
     with tail.open("wb") as file:
         for number in range(traces, traces + max(1, traces // 100)):
             lines = writer.trace(number, "")[1]
@@ -122,9 +125,12 @@ SpanJson: TypeAlias = dict[str, object]
 class _Writer:
     """Makes traces: an agent, below it LLM and tool spans by turns; children come before their parents."""
 
-    def __init__(self, size: Size) -> None:
+    def __init__(self, size: Size, traces: int) -> None:
+        """``traces``: the first half of so many is the first run of all tasks, the others are the second."""
         self._random = random.Random(f"halo-mcp {size}")
         self._size = size
+        self._tasks = traces // 2
+        self.counts = Counts()
         self._clock_ms = _START_S * 1000
         self.input_tokens = 0
         letters = "abcdefghijklmnopqrstuvwxyz"
@@ -132,20 +138,24 @@ class _Writer:
         self._paragraphs = [" ".join(self._random.choices(words, k=400)) for _ in range(300)]
 
     def trace(self, number: int, planted: str) -> tuple[str, list[bytes]]:
-        """Its id and its lines. ``planted`` stands in the output of the last span."""
+        """Its id and its lines. ``planted`` stands in the output of the last LLM span."""
         draw = self._random
         trace_id, root_id = f"{draw.getrandbits(128):032x}", f"{draw.getrandbits(64):016x}"
         self._clock_ms += draw.randrange(1_000)
-        count = draw.choices((2, 3, 4, 5, 6), weights=(3, 4, 4, 4, 4))[0] if self._size == "small" else 12
-        spans = [orjson.dumps(span) + b"\n" for span in self._spans(number, trace_id, root_id, count, planted)]
+        told = story(draw, draw.choices((2, 3, 4, 5, 6), weights=(3, 4, 4, 4, 4))[0] if self._size == "small" else 12)
+        errors = tuple(
+            f"timed out after {draw.randrange(10_000)} ms" if draw.random() < 0.03 else "" for _ in told.kinds
+        )
+        self.counts.add(told, errors)
+        spans = [orjson.dumps(span) + b"\n" for span in self._spans(number, trace_id, root_id, told, errors, planted)]
         return trace_id, spans[::-1]
 
-    def _spans(self, number: int, trace_id: str, root_id: str, count: int, planted: str) -> Iterator[SpanJson]:
-        draw = self._random
-        for position in range(count):
-            kind = "AGENT" if position == 0 else "LLM" if position % 2 else "TOOL"
-            error = f"timed out after {draw.randrange(10_000)} ms" if draw.random() < 0.03 else ""
-            last = planted if position == count - 1 else ""
+    def _spans(
+        self, number: int, trace_id: str, root_id: str, told: Story, errors: tuple[str, ...], planted: str
+    ) -> Iterator[SpanJson]:
+        draw, calls = self._random, iter(told.calls)
+        last_llm = len(told.kinds) - 1 - told.kinds[::-1].index("LLM")
+        for position, (kind, error) in enumerate(zip(told.kinds, errors, strict=True)):
             started_ms = self._clock_ms + position
             attributes: SpanJson = {
                 "inference.export.schema_version": 1,
@@ -154,7 +164,12 @@ class _Writer:
                 "inference.agent_name": "planner" if position == 0 else "",
                 "inference.session_id": f"session-{number // 4}",
             }
-            attributes |= self._small(kind, error, last) if self._size == "small" else self._large(kind, error, last)
+            if kind == "AGENT":
+                attributes |= self._root(number, told)
+            elif kind == "LLM":
+                attributes |= self._llm(number, planted if position == last_llm else "")
+            else:
+                attributes |= self._tool(next(calls), error)
             yield {
                 "trace_id": trace_id,
                 "span_id": root_id if position == 0 else f"{draw.getrandbits(64):016x}",
@@ -170,26 +185,39 @@ class _Writer:
                 "attributes": attributes,
             }
 
-    def _small(self, kind: str, error: str, planted: str) -> SpanJson:
-        draw = self._random
-        if kind == "LLM":
-            return self._model() | {"output.value": f"answer {draw.randrange(10**6)} needs more data {planted}"}
-        if kind == "TOOL":
-            return {
-                "tool.name": draw.choice(("search", "fetch", "sql", "calculator")),
-                "input.value": f'{{"query": "item {draw.randrange(10**5)}"}}',
-                "output.value": (f"Error: {error}" if error else f"row {draw.randrange(10**5)}") + planted,
-            }
-        return {}
+    def _run(self, number: int) -> int:
+        return min(number // self._tasks, len(RUNS) - 1)
 
-    def _large(self, kind: str, error: str, planted: str) -> SpanJson:
+    def _root(self, number: int, told: Story) -> SpanJson:
+        about: SpanJson = {
+            "task.id": f"task-{number % self._tasks}",
+            "run.id": RUNS[self._run(number)],
+            "task.outcome": "fail" if told.failed else "pass",
+        }
         draw = self._random
-        output = f"Error: {error}" if error and kind == "TOOL" else draw.choice(self._paragraphs)
-        if kind == "LLM":
-            messages = [{"role": "user", "content": f'{draw.choice(self._paragraphs)}\n"quoted"'} for _ in range(13)]
-            return self._model() | {"llm.input_messages": json.dumps(messages), "output.value": f"{output} {planted}"}
-        pages = "\n".join(draw.choices(self._paragraphs, k=13 if kind == "TOOL" else 1))
-        return {"tool.name": "read_file", "input.value": pages, "output.value": f"{output} {planted}"}
+        return about if self._size == "small" else about | {"input.value": draw.choice(self._paragraphs)}
+
+    def _llm(self, number: int, planted: str) -> SpanJson:
+        draw = self._random
+        prompt = {"llm.prompt_template.version": f"v{self._run(number)}"}
+        if self._size == "small":
+            answer = f"answer {draw.randrange(10**6)} needs more data {planted}"
+            return self._model() | prompt | {"output.value": answer}
+        messages = [{"role": "system", "content": self._paragraphs[self._run(number)]}]
+        messages += [{"role": "user", "content": f'{draw.choice(self._paragraphs)}\n"quoted"'} for _ in range(12)]
+        answer = f"{draw.choice(self._paragraphs)} {planted}"
+        return self._model() | prompt | {"llm.input_messages": json.dumps(messages), "output.value": answer}
+
+    def _tool(self, call: Call, error: str) -> SpanJson:
+        draw = self._random
+        failed = f"Error: {error}" if error else call.problem
+        if self._size == "small":
+            given, result = f'{{"query": "item {call.query}"}}', f"row {draw.randrange(10**5)}"
+        else:
+            # The same for the same query: a loop repeats its arguments.
+            pages = (self._paragraphs[(call.query + page) % len(self._paragraphs)] for page in range(13))
+            given, result = "\n".join((f"item {call.query}", *pages)), draw.choice(self._paragraphs)
+        return {"tool.name": call.tool, "input.value": given, "output.value": failed or result}
 
     def _model(self) -> SpanJson:
         draw = self._random

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
 from benchmarks import ripgrep
+from benchmarks.analyses import COMPILED, READ_SPANS
 from benchmarks.data import Dataset
 from benchmarks.processes import OF_PROCESS, run_job
 from benchmarks.questions import ALTERNATION, LITERAL, PAGE
@@ -49,16 +50,44 @@ class Measured:
     peer: Side
     ripgrep: Figures = field(default_factory=Figures)
 
+    def ripgrep_best(self, name: str) -> tuple[float | None, str]:
+        """The faster mode's time, and its name."""
+        measured = [(time, f"rg {mode}") for mode in ripgrep.MODES if (time := self.ripgrep[f"{name} {mode}"])]
+        return min(measured, default=(None, ""))
 
-def measure(dataset: Dataset, directory: Path, repeat: int, peer: Path | None, say: Callable[[str], None]) -> Measured:
-    """``peer`` is the interpreter that has the peer, or None. Raises: JobFailed."""
+
+def measure(
+    dataset: Dataset,
+    directory: Path,
+    repeat: int,
+    peer: Path | None,
+    first_calls: Sequence[str],
+    say: Callable[[str], None],
+) -> Measured:
+    """``peer`` is the interpreter that has the peer, or None; ``first_calls``: tools to ask in fresh processes.
+
+    Raises: JobFailed.
+    """
     ours = Side("benchmarks.ours", Path(sys.executable))
     measured = Measured(dataset, ours, Side("benchmarks.peer", peer))
     _read_once(dataset.path)
     for number in range(1, repeat + 1):
         say(f"{dataset.name} spans, {number} of {repeat}")
-        _repetition(measured, directory)
+        _repetition(measured, directory, first_calls)
     return measured
+
+
+def index_directory(directory: Path, module: str) -> Path:
+    """Where a side keeps its indexes."""
+    return directory / f"{module}-index"
+
+
+def _empty(index: Path) -> None:
+    """Remove the indexes, but not the compiled interpreter of run_code, which is made once per machine."""
+    index.mkdir(exist_ok=True)
+    for entry in index.iterdir():
+        if entry.name != COMPILED:
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
 
 
 def _read_once(path: Path) -> None:
@@ -68,13 +97,12 @@ def _read_once(path: Path) -> None:
             pass
 
 
-def _repetition(measured: Measured, directory: Path) -> None:
+def _repetition(measured: Measured, directory: Path, first_calls: Sequence[str]) -> None:
     dataset = measured.dataset
     traces, viewed = str(dataset.path), ",".join(dataset.facts.viewed)
-    index = {side.module: directory / f"{side.module}-{dataset.name}" for side in (measured.ours, measured.peer)}
-    for fresh in index.values():
-        shutil.rmtree(fresh, ignore_errors=True)
-        fresh.mkdir()
+    index = {side.module: index_directory(directory, side.module) for side in (measured.ours, measured.peer)}
+    for used in index.values():
+        _empty(used)
 
     def run(side: Side, job: str, *arguments: str) -> None:
         if side.python is None:
@@ -89,12 +117,15 @@ def _repetition(measured: Measured, directory: Path) -> None:
             run(side, job, *arguments)
     _search_with_ripgrep(measured)
     run(measured.ours, "tools", viewed)
+    run(measured.ours, "session")
+    for tool in first_calls:
+        run(measured.ours, "cold", tool)
     run(measured.ours, "append", str(dataset.tail))
 
 
 def expected(dataset: Dataset, job: str) -> dict[str, int]:
     """The answers that the generator knows."""
-    facts = dataset.facts
+    facts, counts = dataset.facts, dataset.facts.counts
     if job == "append":
         return {"spans": facts.spans + facts.tail_spans}
     return {
@@ -110,7 +141,23 @@ def expected(dataset: Dataset, job: str) -> dict[str, int]:
         "literal, search_dataset": facts.planted_spans,
         "alternation, search_dataset": facts.planted_spans,
         "searched": facts.searched_matches,
-        "failed_calls": 0,
+        "search_dataset": facts.planted_spans,
+        "search_dataset, literal": facts.planted_spans,
+        "search_dataset, alternation": facts.planted_spans,
+        "failing_traces": counts.failing_traces,
+        "passing_traces": facts.traces - counts.failing_traces,
+        "compared_traces": facts.traces,
+        "failures": counts.failures,
+        "calls": counts.calls,
+        "failed_calls": counts.failed_calls,
+        "retries": counts.retries,
+        "loop_calls": counts.loop_calls,
+        "spans_read": min(READ_SPANS, facts.spans),
+        "causes_missed": 0,
+        "sum": 2,
+        "repaired": 0,
+        "skipped": 0,
+        "errors": 0,
     }
 
 

@@ -1,4 +1,4 @@
-"""halo-mcp's side, one job per process: `python -m benchmarks.ours JOB TRACES INDEX_DIRECTORY [VIEWED or TAIL]`."""
+"""halo-mcp's side, one job per process: `python -m benchmarks.ours JOB TRACES INDEX_DIRECTORY [VIEWED, TAIL, TOOL]`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from benchmarks.analyses import cold, first_start, session
 from benchmarks.questions import ALTERNATION, LITERAL, PAGE, SEARCHED, Clock, report
 
 
@@ -20,7 +21,14 @@ def build(clock: Clock, traces: str, index: str) -> dict[str, int]:
     store = LocalStore("bench", [traces], Path(index))
     clock.time("build", lambda: store.refresh(Work()))
     info = store.info()
-    return {"traces": info.total_traces, "spans": info.total_spans}
+    (source,) = info.sources
+    report = source.report
+    return {
+        "traces": info.total_traces,
+        "spans": info.total_spans,
+        "repaired": report.lines_repaired,
+        "skipped": report.lines_skipped,
+    }
 
 
 def query(clock: Clock, traces: str, index: str, viewed: list[str]) -> dict[str, int]:
@@ -112,7 +120,7 @@ def tools(clock: Clock, traces: str, index: str, viewed: list[str]) -> dict[str,
                     result = await client.call_tool(f"{name}_trace", {"trace_id": trace_id, **arguments})
                     failed += bool(result.is_error)
                 clock.seconds[f"{name} tool"] = time.perf_counter() - started
-        return {"traces": facts["total_traces"], "error_traces": facts["error_trace_count"], "failed_calls": failed}
+        return {"traces": facts["total_traces"], "error_traces": facts["error_trace_count"], "errors": failed}
 
     return anyio.run(call)
 
@@ -147,6 +155,12 @@ def main() -> None:
             answers = tools(clock, traces, index, rest[0].split(","))
         case "append":
             answers = append(clock, traces, index, rest[0])
+        case "first start":
+            answers = first_start(clock, index)
+        case "cold":
+            answers = cold(clock, traces, index, rest[0])
+        case "session":
+            answers = session(clock, traces, index)
         case _:
             sys.exit(f"unknown job {job}")
     report(clock, answers)

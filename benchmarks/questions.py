@@ -16,6 +16,8 @@ ALTERNATION = "(?i)connection reset by peer|certificate has expired|no space lef
 """In the same 20 spans, in varying case."""
 SEARCHED = "timed out"
 """In the error spans: about 3 % of all."""
+RUNS = ("run-1", "run-2")
+"""The first and the second half of the traces: the same tasks, attempted twice."""
 VIEWED_TRACES = 200
 PAGE = 50
 AGAIN = 3

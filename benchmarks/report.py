@@ -6,8 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from benchmarks.measure import Figures, Measured
-from benchmarks.ripgrep import MODES
+from benchmarks.measure import Measured
 
 HEADINGS = ("row", "halo-mcp", "halo-engine (or as named)", "ratio", "goal", "met")
 
@@ -74,7 +73,7 @@ def rows(measured: Measured, *, full_size: bool) -> list[Row]:
     def row(name: str, figure: str, goal: Goal | None = None, unit: Literal["s", "MB"] = "s") -> Row:
         return Row(name, ours[figure], peer[figure], goal, unit)
 
-    literal, alternation = (_ripgrep(measured.ripgrep, name) for name in ("literal", "alternation"))
+    literal, alternation = (measured.ripgrep_best(name) for name in ("literal", "alternation"))
     table = [
         row("build", "build", times(10) if small else times(4)),
         row("build, whole process", "build: process"),
@@ -128,15 +127,12 @@ def rows(measured: Measured, *, full_size: bool) -> list[Row]:
     return [row if full_size else replace(row, goal=None) for row in table if row.ours is not None]
 
 
-def start_rows(start: dict[str, float]) -> list[Row]:
+def start_rows(start: dict[str, float], first_code: float) -> list[Row]:
     goal = below(0.9, "≤ 0.9 s")
-    return [Row("process start to `initialize` answer", start["ours"], start["bare"], goal, of="the SDK alone")]
-
-
-def _ripgrep(figures: Figures, name: str) -> tuple[float | None, str]:
-    """The faster mode's time, and its name."""
-    measured = [(time, f"rg {mode}") for mode in MODES if (time := figures[f"{name} {mode}"]) is not None]
-    return min(measured, default=(None, ""))
+    return [
+        Row("process start to `initialize` answer", start["ours"], start["bare"], goal, of="the SDK alone"),
+        Row("run_code: first start on a machine (compiles its interpreter)", first_code),
+    ]
 
 
 def _amount(value: float | None, unit: Literal["s", "MB"]) -> str:

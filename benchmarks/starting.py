@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -10,7 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 
-from benchmarks.processes import ROOT, JobFailed
+from benchmarks.analyses import COMPILED
+from benchmarks.processes import ROOT, JobFailed, run_job
 
 _INITIALIZE = {
     "jsonrpc": "2.0",
@@ -22,6 +24,12 @@ _INITIALIZE = {
         "clientInfo": {"name": "benchmark", "version": "1"},
     },
 }
+
+
+def first_code_start(index: Path) -> float:
+    """Seconds of the first ``run_code`` on a machine, in a new process. Leaves what it compiled. Raises: JobFailed."""
+    shutil.rmtree(index / COMPILED, ignore_errors=True)
+    return run_job(Path(sys.executable), "benchmarks.ours", "first start", "", str(index)).figures["first start"]
 
 
 def start_times(traces: Path, index: Path, repeat: int) -> dict[str, float]:
