@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from halo_mcp.config import load_settings
 from halo_mcp.datasets import Datasets, parse_sources
 from halo_mcp.errors import BadArgument
+from halo_mcp.tools.render import printable as printable
 
 app = typer.Typer(
     name="halo-mcp",
@@ -45,11 +46,6 @@ Where = Annotated[
 Cursor = Annotated[str, typer.Option(help="from the previous page")]
 AsWritten = Annotated[bool, typer.Option("--literal", help="find the pattern exactly as written")]
 MaxChars = Annotated[int, typer.Option(min=2_000, max=150_000, help="size of the answer")]
-_PICTURES: Final = (
-    {code: 0x2400 + code for code in range(0x20) if chr(code) not in "\n\t"}
-    | {0x7F: 0x2421}
-    | dict.fromkeys(range(0x80, 0xA0), 0xFFFD)
-)
 _NO_SOURCE: Final = "Give at least one trace file, for example: halo-mcp overview traces.jsonl"
 
 
@@ -118,11 +114,6 @@ def show(
         result = answer(datasets, "", function, arguments, work)
     typer.echo(json.dumps(result.data, ensure_ascii=False) if as_json else printable(result.text))
     return result.data
-
-
-def printable(text: str) -> str:
-    """Text from traces without the control characters that would steer a terminal: shown as their pictures."""
-    return text.translate(_PICTURES)
 
 
 class Progress:

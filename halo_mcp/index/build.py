@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from halo_mcp.errors import SourceUnreadable
 from halo_mcp.index import columns, tree
 from halo_mcp.index.duck import connect, failing_as_index, fetch_arrays, quoted, watched
 from halo_mcp.index.failure_rules import DEFAULT_RULES, LOOP_CALLS, OF_ITS_OWN, mask
@@ -100,11 +101,18 @@ def _states(
             inode=seen.inode,
             covered_bytes=end,
             covered_lines=item.first_line + lines,
-            fingerprint=fingerprint(item.path, end),
+            fingerprint=_fingerprint(item.path, end),
             report=earlier.plus(report),
         )
         states[item.source_no : item.source_no + 1] = [state]
     return states
+
+
+def _fingerprint(path: Path, covered_bytes: int) -> str:
+    try:
+        return fingerprint(path, covered_bytes)
+    except OSError as error:  # it went away while it was being read
+        raise SourceUnreadable(str(path), error.strerror or str(error)) from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,7 +54,8 @@ class Version:
 
     @property
     def id(self) -> str:
-        return f"{self.agent}@{self.mark}"
+        # An agent's name may hold anything; an id is one line.
+        return f"{' '.join(self.agent.split())}@{self.mark}"
 
 
 def read_configuration(snapshot: Snapshot, version: Version) -> Configuration:

@@ -24,6 +24,7 @@ from halo_mcp.index.formats.canonical import LINE_BYTES_LIMIT, Lines, parse_reco
 from halo_mcp.index.ids import normalize_id
 from halo_mcp.index.places import Places
 from halo_mcp.index.segments import PROBLEMS_KEPT, IngestReport, Problem, Range
+from halo_mcp.index.sources import open_source
 from halo_mcp.index.span import Json, as_mapping
 from halo_mcp.index.work import Work
 
@@ -158,7 +159,7 @@ class Ingest:
         with copy.open("wb") as target:
             for first, last in places.runs(gap_bytes=1, max_bytes=1 << 62):
                 start, end = int(places.offset[first]), int(places.offset[last - 1] + places.length[last - 1])
-                with self._paths[int(places.source_no[first])].open("rb") as source:
+                with open_source(self._paths[int(places.source_no[first])]) as source:
                     source.seek(start)
                     self._copy_bytes(source, target, end - start)
                 target.write(b"\n")
@@ -183,7 +184,7 @@ class Ingest:
         return True
 
     def _text(self, places: Places, row: int) -> bytes:
-        with self._paths[int(places.source_no[row])].open("rb") as file:
+        with open_source(self._paths[int(places.source_no[row])]) as file:
             file.seek(int(places.offset[row]))
             return file.read(int(places.length[row]))
 
@@ -202,7 +203,7 @@ class Ingest:
             for item, scan in zip(self._ranges, scans, strict=True):
                 lines = self._refused_lines(item, scan, at, all_lines=not len(bulk))
                 report = _Reporter(item, scan)
-                with item.path.open("rb") as source:
+                with open_source(item.path) as source:
                     for index in lines:
                         self._work.check()
                         for start, length, record in report.read(source, int(index)):

@@ -7,7 +7,7 @@ import os
 import stat
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 from halo_mcp.errors import SourceNotFound, SourceUnreadable, shown, why_unusable
 from halo_mcp.index.segments import Listed
@@ -17,6 +17,14 @@ TRACE_FILE_SUFFIXES: Final = (".jsonl", ".ndjson", ".json")
 
 _NOT_A_FILE: Final = "it is a pipe, socket or device, not a file; write its content to a file first"
 _OUTSIDE: Final = "it leads out of the allowed directories"
+
+
+def open_source(path: Path) -> BinaryIO:
+    """The file, for reading bytes. Raises: SourceUnreadable."""
+    try:
+        return path.open("rb")
+    except OSError as error:
+        raise SourceUnreadable(str(path), error.strerror or str(error)) from error
 
 
 def list_sources(arguments: Sequence[str], roots: Sequence[Path] = ()) -> list[Listed]:

@@ -28,6 +28,7 @@ from halo_mcp.tools.budget import RESULT_META
 from halo_mcp.tools.calls import ToolFunction, about_all_datasets, answer, own_parameters
 from halo_mcp.tools.catalog import Published
 from halo_mcp.tools.params import Answer, ResponseFormat
+from halo_mcp.tools.render import printable
 
 READ_ONLY: Final = ToolAnnotations(read_only_hint=True, open_world_hint=False)
 """The other two hints mean nothing on a tool that only reads."""
@@ -58,7 +59,7 @@ def publish(entry: Published) -> Tool:
                     content=[TextContent(text=orjson.dumps(result.data).decode())],
                     structured_content=dict(result.data),
                 )
-            return _text(result.text)
+            return _text(printable(result.text))
         except HaloError as error:
             return _text(str(error), is_error=True)
         except anyio.get_cancelled_exc_class():

@@ -15,7 +15,17 @@ from halo_mcp.index.span import as_list, as_mapping
 _INLINE_CHARS = 160
 _DECODINGS = 3
 _LEVELS = 24
+_PICTURES = (
+    {code: 0x2400 + code for code in range(0x20) if chr(code) not in "\n\t"}
+    | {0x7F: 0x2421}
+    | dict.fromkeys((*range(0x80, 0xA0), 0x2028, 0x2029, *range(0x202A, 0x202F), *range(0x2066, 0x206A)), 0xFFFD)
+)
 _ESCAPED = re.compile(r"[\\\n\r]")
+
+
+def printable(text: str) -> str:
+    """``text`` with pictures in place of the characters that steer a terminal or turn the direction of writing."""
+    return text.translate(_PICTURES)
 
 
 def number(value: float) -> str:
