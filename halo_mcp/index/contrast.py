@@ -194,7 +194,7 @@ def with_spans(found: Contrast, known: Mapping[tuple[str, str], Beginning]) -> C
 
 
 def _mixed(population: TraceFeatures, group: Mask) -> MixedVersions | None:
-    return None if population.harness is None else mixed_versions(population.harness.among(population.keys[group]))
+    return None if population.harness is None else mixed_versions(population.harness, population.keys[group])
 
 
 class _Sizes:

@@ -133,13 +133,14 @@ def read_versions(snapshot: Snapshot, selected: str, values: list[Any], work: Wo
     )
 
 
-def mixed_versions(seen: Seen) -> MixedVersions:
-    """Which agents have several alternatives among some traces: falsy when none has.
+def mixed_versions(seen: Seen, keys: NDArray[np.int64] | None = None) -> MixedVersions:
+    """Which agents have several alternatives among the traces (those with these keys): falsy when none has.
 
+    What belongs together is told by all traces of ``seen``: a few need not hold two versions that meet in others.
     For comparisons: ask for each side, and show ``warning`` with the answer. Two sides that differ from each other, but
     neither in itself, are what a comparison is for; they are not mixed.
     """
-    return _mixed(seen, _alternatives(seen))
+    return _mixed(seen if keys is None else seen.among(keys), _alternatives(seen))
 
 
 def trace_versions(seen: Seen) -> TraceVersions:

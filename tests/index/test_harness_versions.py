@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from halo_mcp.index import harness_reading
@@ -224,6 +225,21 @@ def test_an_agent_with_two_models_in_a_trace_is_one_harness(tmp_path: Path) -> N
     assert [(v.version.model, v.traces) for v in found.versions] == [("small", 2), ("big", 1)]
     assert len({v.alternative for v in found.versions}) == 1
     assert mixed_versions(read_seen(snapshot_of(store), "true", [], Work())).warning == ""
+
+
+def test_versions_that_meet_in_other_traces_are_not_mixed_among_a_few(tmp_path: Path) -> None:
+    store = store_of(
+        tmp_path,
+        call(trace="both", model="big"),
+        call(trace="both", model="small", start_ms=2),
+        call(trace="one", model="big"),
+        call(trace="other", model="small"),
+    )
+    snapshot = snapshot_of(store)
+    seen = read_seen(snapshot, "true", [], Work())
+    apart = [key for key in seen.trace_key.tolist() if snapshot.trace_id(key) != "both"]
+    assert mixed_versions(seen.among(np.array(apart)))
+    assert not mixed_versions(seen, np.array(apart))
 
 
 def test_versions_that_never_meet_are_mixed_and_the_warning_counts_their_traces(tmp_path: Path) -> None:
