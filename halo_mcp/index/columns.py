@@ -16,7 +16,7 @@ from typing import Final
 from halo_mcp.index import failure_columns, semconv
 from halo_mcp.index.failure_rules import DEFAULT_RULES, LOOP_CALLS, LOOP_RULE, STATUS_RULE, first_rule, mask, quoted
 
-INDEX_VERSION: Final = 4
+INDEX_VERSION: Final = 5
 """Bump when a column, a derivation or the layout of a segment changes: older indexes are then rebuilt."""
 
 MESSAGE_CHARS: Final = 500
@@ -183,8 +183,8 @@ _HARD_TEXT: Final = (
 """What failed in a span with status ERROR: the exception, else the status message with a short output behind it."""
 
 _FAILURE_COLUMNS: Final[tuple[Column, ...]] = (
-    Column("input_hash", "UBIGINT", "Equal for equal arguments of a tool; only on TOOL spans with arguments.", "CASE WHEN observation_kind = 'TOOL' THEN hash(input) END", repeats=False),
-    Column("output_hash", "UBIGINT", "Equal for equal outputs of a tool; only on TOOL spans with an output.", "CASE WHEN observation_kind = 'TOOL' THEN hash(output) END", repeats=False),
+    Column("input_hash", "UBIGINT", "Equal for equal arguments of a tool; only on TOOL spans with arguments.", "CASE WHEN observation_kind = 'TOOL' AND input IS NOT NULL THEN hash(input) END", repeats=False),
+    Column("output_hash", "UBIGINT", "Equal for equal outputs of a tool; only on TOOL spans with an output.", "CASE WHEN observation_kind = 'TOOL' AND output IS NOT NULL THEN hash(output) END", repeats=False),
     Column("output_chars", "INTEGER", "Length of the output (of an LLM span: of its answer) as recorded; NULL when it is not.", "length(coalesce(output, flat_answer, messages))::INTEGER", "characters"),
     Column("finish_reason", "VARCHAR", "Why a model stopped, lower-cased: stop, length, tool_calls, ...", "finish_reason"),
     Column("soft_rules", "INTEGER", "Which soft-error rules hold, one bit each; 0 on spans with status ERROR.", "soft_rules"),

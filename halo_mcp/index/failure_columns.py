@@ -26,13 +26,16 @@ _MODE_DIGITS: Final = 12
 
 _JSON: Final = {
     "is_error": ("$.isError", "$.is_error"),
-    "success": ("$.success", "$.ok", "$.completed", "$.finalized", "$.succeeded"),
+    "success": ("$.success", "$.ok", "$.succeeded"),
+    "completed": ("$.completed", "$.finalized"),
     "error": ("$.error.message", "$.error", "$.errors", "$.error_message", "$.exception", "$.Err", "$.result.Err"),
     "status": ("$.status", "$.state", "$.outcome"),
-    "http_status": ("$.status_code", "$.statusCode", "$.http_status", "$.status", "$.code", "$.error.code"),
+    "http_status": ("$.status_code", "$.statusCode", "$.http_status", "$.status", "$.error.code"),
+    "code": ("$.code",),
     "exit_code": ("$.exit_code", "$.exitCode", "$.returncode", "$.return_code", "$.exit_status"),
     "timed_out": ("$.timed_out", "$.timedOut"),
-    "words": ("$.content[0].text", "$[0].text", "$.stderr", "$.message", "$.detail", "$.reason"),
+    "words": ("$.content[0].text", "$[0].text", "$.stderr"),
+    "message": ("$.message", "$.detail", "$.reason"),
 }  # fmt: skip
 """What the top level of a JSON output may say; of each, the first path with a value counts."""
 _JSON_KEYS: Final = (
@@ -40,12 +43,15 @@ _JSON_KEYS: Final = (
     r'outcome|status_?[cC]ode|http_status|code|exit_?[cC]ode|return_?code|exit_status|timed_?[oO]ut|text|stderr)"\s*:'
 )
 """Of the paths above: without one of these keys there is nothing to parse for."""
+_FINE_STATUSES: Final = ("ok", "success", "succeeded", "successful", "completed", "passed", "done")
+_JSON_WORDS: Final = r'"(?:message|detail|reason)"\s*:'
+"""In a long output these are rarely about the call."""
 _NO_PROBLEM: Final = ("", "null", "none", "false", "[]", "{}", "0", "no error", "n/a")
 
 _ERROR_WORDS: Final = (
-    "(?i:err|exce|fail|fatal|panic|interrupt|exit|return|code|status|http|[45][0-9][0-9] [a-z]|traceback|rate|"
+    "(?i:err|exce|must|should|expect|stopped|fail|fatal|panic|interrupt|exit|return|code|status|http|[45][0-9][0-9] [a-z]|traceback|rate|"
     "too many|quota|overload|timed|timeout|limit|deadline|max|budget|invalid|missing|unknown|unexpected|"
-    "unrecognized|malformed|required|valid|schema|no such|not found|does not|unauth|not auth|denied|forbidden|"
+    "unrecognized|malformed|required|valid|schema|no such|not found|does not|is not|unauth|not auth|denied|forbidden|"
     "reject|block|permit|refused|reset|resolve|not recognized|not known|space left|truncated|omitted|cut off|"
     "exhausted|❌)"
 )
@@ -97,13 +103,15 @@ def stages(rows: str, hard_text: str) -> str:
     named = f"SELECT *, {_json_columns()} FROM ({facts})"
     words = (
         f"SELECT *, CASE WHEN NOT {one_of('json_error', *_NO_PROBLEM)} THEN json_error END AS json_problem, "
-        f"CASE WHEN observation_kind <> 'LLM' THEN coalesce(json_words, output, answer) END AS words, "
+        f"CASE WHEN observation_kind <> 'LLM' THEN coalesce(json_words, CASE WHEN strlen(output) <= {BRIEF_BYTES} "
+        f"THEN json_message END, output, answer) END AS words, {_says_fine()} AS fine, "
         f"{_answered_nothing()} AS answered_nothing, "
         "observation_kind = 'TOOL' AND output IS NULL AND output_recorded AS returned_nothing "
         f"FROM ({named})"
     )
     ends = (
-        f"SELECT *, left(words, {_HEAD_CHARS}) AS head, strlen(words) <= {BRIEF_BYTES} AS brief, "
+        f"SELECT *, CASE WHEN NOT fine THEN left(words, {_HEAD_CHARS}) END AS head, "
+        f"NOT fine AND strlen(words) <= {BRIEF_BYTES} AS brief, "
         f"CASE WHEN strlen(words) <= {_TAIL_CHARS} THEN words ELSE substr(words, -{_TAIL_CHARS}) END AS tail "
         f"FROM ({words})"
     )
@@ -135,7 +143,17 @@ def _json_values() -> str:
     paths = ", ".join(quoted(path) for of in _JSON.values() for path in of)
     return (
         "CASE WHEN observation_kind <> 'LLM' AND regexp_matches(output, '^\\s*[\\[{]') "
-        f"AND regexp_matches(output, {quoted(_JSON_KEYS)}) THEN try(json_extract_string(output, [{paths}])) END"
+        f"AND (regexp_matches(output, {quoted(_JSON_KEYS)}) OR "
+        f"(strlen(output) <= {BRIEF_BYTES} AND regexp_matches(output, {quoted(_JSON_WORDS)}))) THEN try(json_extract_string(output, [{paths}])) END"
+    )
+
+
+def _says_fine() -> str:
+    """Whether a JSON output says that all went well: then its words are not about a failure of the call."""
+    return (
+        "coalesce(try_cast(json_exit_code AS BIGINT) = 0, false) OR coalesce(lower(json_success) = 'true', false) "
+        "OR coalesce(try_cast(json_http_status AS BIGINT) BETWEEN 200 AND 299, false) "
+        f"OR coalesce({one_of('json_status', *_FINE_STATUSES)}, false)"
     )
 
 

@@ -51,11 +51,15 @@ def one_of(column: str, *values: str) -> str:
 
 _EXCEPTION_LINE: Final = r"\n[ \t]+[^\n]*\n(?:E +)?([A-Za-z_][\w.]*(?:Error|Exception|Exit|Interrupt|Failure)\b[^\n]*)"
 LAST_LINE: Final = r"([^\n]*\S)\s*$"
-_LEADING: Final = r"^[\s\"'\[({<*#>-]*"
+_LEADING: Final = r"^[\s\"'`\[({<*#>-]*"
+_RECORD: Final = r'"(?:\w*_?id|title|name)"\s*:'
 _FINISH: Final = "'finish_reason=' || finish_reason"
 _EMPTY: Final = "'empty output'"
 _IS_TOOL: Final = "observation_kind <> 'LLM'"
 _IS_LLM: Final = "observation_kind = 'LLM'"
+
+_UNFINISHED: Final = f"(lower(json_completed) = 'false' AND NOT {_matches('output', _RECORD)})"
+"""A record of something, such as an item of a list of things to do, may well not be completed."""
 
 _FAILED_STATUSES: Final = (
     "error", "errored", "failed", "failure", "timeout", "timed_out", "rejected", "denied", "aborted",
@@ -64,12 +68,16 @@ _FAILED_STATUSES: Final = (
 _EXITED: Final = (
     r"(?:process |command )?(?:exit(?:ed)?|return(?:ed)?)[ _-]?(?:code|status|with(?: exit)? (?:code|status))"
 )
+_EXPLAINED: Final = _matches(
+    "head", r"(?i)\b(?:code|status|http|error)\W{1,2}-?\d+ (?:means?|indicates?|is|are|stands?|errors)\b"
+)
+"""A text about codes."""
 _EXIT_CODE: Final = " OR ".join(
     (
         "try_cast(json_exit_code AS BIGINT) <> 0",
         _matches("head", rf"(?im)^\W*{_EXITED}\W{{1,3}}-?[1-9]\d*\W*$", r"(?i)^\W*<(?:returncode|exit_?code)>-?[1-9]"),
         _matches("tail", rf"(?i)\n\W*{_EXITED}\W{{1,3}}-?[1-9]\d*\W*$"),
-        "brief AND "
+        f"brief AND NOT {_EXPLAINED} AND "
         + _matches(
             "words",
             r"(?i)\b(?:exit(?:ed)?|failed|returned|terminated)(?: with)?(?: non-zero)?(?: exit)? (?:code|status):? "
@@ -89,14 +97,16 @@ _EXIT_TEXT: Final = (
 _HTTP_STATUS: Final = " OR ".join(
     (
         "try_cast(json_http_status AS BIGINT) BETWEEN 400 AND 599",
-        _matches(
+        "try_cast(json_code AS BIGINT) BETWEEN 400 AND 599 AND coalesce(json_message, json_problem) IS NOT NULL",
+        f"NOT {_EXPLAINED} AND "
+        + _matches(
             "head",
-            r"(?i)^\W*(?:http(?:/\d(?:\.\d)?)?(?: error| status)?|(?:response )?status(?: code)?|error|"
-            r"request failed with status code)\W{1,3}[45]\d\d\b",
+            r"(?i)^\W*(?:(?:client |server )?error )?(?:http(?:/\d(?:\.\d)?)?(?: error| status)?|"
+            r"(?:response )?status(?: code)?|error|client error|server error|request failed with status code)\W{1,3}[45]\d\d\b",
             r"^\W*[45]\d\d (?:Bad|Unauthori[sz]ed|Payment|Forbidden|Not Found|Method|Request|Conflict|Gone|"
             r"Unprocessable|Too Many|Client|Server|Internal|Service|Gateway)",
         ),
-        "brief AND "
+        f"brief AND NOT {_EXPLAINED} AND "
         + _matches(
             "words",
             r"(?i)\bstatus(?: code)?\W{1,2}[45]\d\d\b|\b[45]\d\d (?:client|server) error\b",
@@ -114,57 +124,96 @@ _TRACEBACK: Final = (
     + ")"
 )
 _RATE_LIMIT: Final = (
-    r"(?i:rate[ _-]?limit(?:ed| exceeded| reached|ing)|too many requests|quota (?:exceeded|exhausted|reached)|"
-    r"insufficient_quota|exceeded (?:your|the) (?:current )?quota|\boverloaded(?:_error)?\b|resource_?exhausted)"
+    r"(?i:rate[ _-]?limit(?:ed\b|(?: was| has been| is)? (?:exceeded|reached|hit)\b|_(?:error|exceeded|reached))|"
+    r"too many requests|quota (?:exceeded|exhausted|reached)|insufficient_quota|"
+    r"exceeded (?:your|the) (?:current )?quota|overloaded_error|resource_?exhausted|"
+    r"\b(?:api|engine|model|server|service|system)s?(?: is| are)?(?: currently| temporarily)? overloaded\b|"
+    r"^\W*overloaded\W*$)"
 )
 _TIMEOUT: Final = (
     r"(?i:\btimed[ _-]?out\b|\bdeadline exceeded\b|\btime limit (?:exceeded|reached)|"
-    r"\btimeout (?:error|exceeded|expired|reached|after|of \d|while|waiting))|\bTimeout(?:Error|Exception|Expired)\b"
+    r"\btimeout (?:error|exceeded|expired|reached|after|while|waiting|of \d+ ?\w+ (?:exceeded|expired|reached)))|"
+    r"(?m:^\W*(?:[\w.]+: )?[\w.]*Timeout(?:Error|Exception|Expired)\b)"
 )
+_REACHED: Final = r"\b(?:reached|exceeded|exhausted|hit)\b"
 _LIMIT: Final = (
     r"(?i:\bmax(?:imum)?[ _-]?(?:number of )?(?:turns?|steps?|iterations?|tool[ _]calls?|budget|retries|attempts)\b"
-    r".*\b(?:reached|exceeded|exhausted|hit)|\b(?:reached|exceeded|exhausted|hit|over)\b.*\b(?:"
-    r"max(?:imum)?[ _-]?(?:turns?|steps?|iterations?)|"
+    rf"[^.;\n]{{0,40}}{_REACHED}|{_REACHED}[^.;\n]{{0,40}}\b(?:"
+    r"max(?:imum)?[ _-]?(?:number of )?(?:turns?|steps?|iterations?)|"
     r"(?:turn|step|iteration|recursion|sample|message|token|cost|time)[ _-]?(?:limit|budget))|"
-    r"\b(?:turn|step|iteration|recursion|sample|budget)[ _-]?(?:limit|budget)?[ _](?:exceeded|reached|exhausted)|"
-    r"\bMaxTurnsExceeded|\bout of budget)"
+    r"\b(?:turn|step|iteration|recursion|sample|token|cost|budget)s?[ _-]?(?:limit|budget)?"
+    r"(?: of \d+)?[ _](?:was |has been |is )?(?:exceeded|reached|exhausted)|"
+    r"\bstopped (?:due to|because of|after)[^.;\n]{0,40}\b(?:limit|max|budget)|\bMaxTurnsExceeded|\bout of budget)"
+)
+_ABOUT_ARGUMENTS: Final = (
+    _LEADING + r"(?i:(?:error:? )?(?:(?:input )?validation (?:error\b|errors? (?:for|in|on|at)\b|errors?:|failed)|"
+    r"\d+ validation errors?|"
+    r"(?:invalid|unexpected|unrecognized|malformed)(?: \w+){0,2} "
+    r"(?:argument|parameter|input|field|json|tool|function|schema|property|keyword|key|type|value)s?\b|"
+    r"missing(?: \w+){0,2} (?:argument|parameter|input|field|property|key)s?\b|"
+    r"unknown(?: \w+)? (?:argument|parameter|field|property|key)s?\b|"
+    r"(?:no such|unknown) (?:tool|function)\b|tool \S+ (?:not found|does not exist)|"
+    r"schema (?:mismatch|validation (?:error|failed))|failed to parse))",
+    r"(?i:missing \d+ required|got an unexpected keyword|is a required property|does not match (?:the )?schema|"
+    r"\bis not of type\b)",
+)
+_MUST_BE: Final = (
+    r"(?:must be|should be|expected) (?:<|>|=|at most|at least|one of|between|a |an |less|greater|positive|non-empty|"
+    r"of type)"
+)
+_WRONG_ARGUMENTS: Final = (
+    *_ABOUT_ARGUMENTS,
+    # A sentence starts with a capital, a parameter's name does not.
+    rf"^\W*[a-z]\w*\W{{1,2}}(?i:{_MUST_BE})|(?i:\b{_MUST_BE}[^\n]*\b(?:got|received|instead|but (?:is|was))\b)",
+    r"(?i:required (?:argument|parameter|property|field)s?\b[^.\n]{0,60}\b(?:missing|absent|not (?:given|provided))|"
+    r"\bfield required[ :]*[\[(]|[\"']field required[\"']|\n[ \t]+field required)",
 )
 INVALID_ARGUMENTS: Final = (
-    _LEADING + r"(?i:(?:input )?validation (?:error|failed)|\d+ validation errors?|"
-    r"(?:invalid|unexpected|missing|unknown|unrecognized|malformed)(?: \w+){0,2} "
-    r"(?:argument|parameter|input|field|json|tool|function|schema|property|keyword|key|type|value)s?\b|"
-    r"(?:no such|unknown) (?:tool|function)|tool \S+ (?:not found|does not exist)|"
-    r"schema (?:mismatch|validation)|failed to parse)",
-    (
-        r"(?i:missing \d+ required|required (?:argument|parameter|property|field)|got an unexpected keyword|"
-        r"is a required property|does not match (?:the )?schema|field required|"
-        r"\b(?:must be|should be|expected) (?:<|>|=|at most|at least|one of|between|a |an |less|greater|positive|"
-        r"non-empty|of type))"
-    ),
+    *_ABOUT_ARGUMENTS,
+    rf"(?i:required (?:argument|parameter|property|field)|field required|\b{_MUST_BE})",
 )
+"""What tells, of a text that is known to be an error's, that it is about arguments."""
 _ACCESS_DENIED: Final = _LEADING + (
-    r"(?i:(?:permission|access) denied|unauthori[sz]ed|forbidden|not authori[sz]ed|"
-    r"authentication (?:failed|required)|rejected|blocked by|operation not permitted|denied)"
+    r"(?i:(?:permission|access) denied|not authori[sz]ed|authentication (?:failed|required)|operation not permitted|"
+    r"(?:unauthori[sz]ed|forbidden|rejected|denied)(?:\W*$|\s*[:.!(—-]\s*[A-Za-z]|,| by )|"
+    r"blocked by (?:\w+ ){0,2}(?:policy|policies|security|firewall|admin\w*|user|hooks?|sandbox|guardrails?|rules?|"
+    r"permissions?|filters?|robots)\b)"
 )
 _OS_ERROR: Final = (
-    r"(?i:no such file or directory|command not found|file not found|is not recognized as an internal|"
-    r"connection (?:refused|reset)|could not resolve host|name or service not known|no space left on device|"
-    r"permission denied\W*$)"
+    r"(?im:(?:^|[:\])] ?|\bopen )(?:no such file or directory|command not found|file not found|"
+    r"connection (?:refused|reset)|could not resolve host|name or service not known|no space left on device)|"
+    r"(?:no such file or directory|command not found|connection refused)\W*$|"
+    r"is not recognized as an internal)|(?i:permission denied\W*$)"
 )
 _ERROR_PREFIX: Final = _LEADING + (
-    r"(?:(?i:error|fatal|failed|failure|exception|panic)\s*[:\]>!]|(?i:failed to|an error (?:has )?occurred|"
-    r"(?:tool|execution|runtime|internal|server|api|unexpected|unknown) error|"
-    r"error (?:\d|running|executing|calling|invoking|while|in|from|during|code|processing|fetching|reading|parsing))|"
+    r"(?:(?i:error|fatal|failed|failure|exception|panic)\s*[:>!]|(?i:failed to\b|"
+    r"an? (?:\w+ )?error (?:has )?occurred|"
+    r"(?:tool|execution|runtime|internal|server|api|unexpected|unknown) error(?:\W*$|\s*[:.!(\[—-]|"
+    r" (?:in|from|while|calling|\d))|"
+    r"error (?:\d|(?:running|executing|calling|invoking|while|in|from|during|code|processing|fetching|reading|"
+    r"parsing)\b)|"
+    r"(?:tool|execution|command|request|call|operation|build|query)(?: \w+)? failed(?:\W*$|\s*[:!.(]| with\b)|"
+    r"npm (?:ERR!|error)|thread '[^'\n]*' (?:\(\d+\) )?panicked)|"
     r"(?:[A-Za-z_][\w.]*\.)?[A-Z]\w*(?:Error|Exception|Failure|Timeout|Interrupt|Exceeded)\s*[:(]|"
-    r"\[?Errno -?\d+\]|❌|tool_error)"
+    r"\[?Errno -?\d+\]|❌|tool_(?:use_)?error)"
 )
+_LOGGED_ERROR: Final = r"(?i)^\W*\[\s*(?:error|fatal|failed|failure|exception|panic)\s*\]"
+_NO_ERROR: Final = (
+    r"(?i)^\W*[\w ]{0,30}[:=]\s*(?:\W*$|(?:0|no|none|null|nil|false|n/a)(?:[\s,;.]|$)|raised (?:when|if|by)\b)"
+)
+"""A heading, or a count or value that says that there is no error; or a manual's entry."""
 REFUSAL: Final = (
-    r"(?i)^\W*(?:(?:i['’]?m|i am) (?:very |so |really |truly )?sorry|sorry|i apologi[sz]e|unfortunately)?"
-    r"[,.!:;\s—–-]*(?:but )?(?:i|we)(?: am| are|['’]m|['’]re)? "
-    r"(?:cannot|can['’]t|can not|not able to|unable to|won['’]t|will not|must decline|have to decline)[^.!?\n]*"
-    r"\b(?:help|assist|comply|fulfil+|provide|do that|continue|support|discuss|engage|with (?:that|this)|request)"
+    r"(?i)^\W*(?:as an ai[^,.\n]*, )?(?:(?:i['’]?m|i am) (?:very |so |really |truly )?sorry|sorry|i apologi[sz]e|"
+    r"unfortunately)?[,.!:;\s—–-]*(?:but )?(?:i|we)(?: am| are|['’]m|['’]re)? (?:"
+    r"(?:must|have to|need to) (?:\w+ )?decline|"
+    r"(?:cannot|can['’]t|can not|not able to|unable to|won['’]t(?: be able to)?|will not(?: be able to)?) "
+    r"(?:\w+ ){0,2}(?:help|assist|comply|fulfil+|do that|engage|continue with|"
+    r"(?:process|complete|handle|answer) (?:this|that|your|the) request|"
+    r"(?:provide|share|support|discuss|create|generate|write|answer)\b[^,;.!?\n]*(?:[.!]|$)))"
 )
-_CUT: Final = r"(?i)(?:\[|\(|<|\.\.\.|…)[^\n\])>]*\b(?:truncated|omitted|cut off)\b[^\n]*\s*$"
+_CUT: Final = (
+    r"(?i)(?:(?:^|[\s.…])[\[(<][^\n\])>\"']*|(?:\.\.\.|…)[^\n\])>]{0,40})\b(?:truncated|omitted|cut off)\b[^\n]*\s*$"
+)
 
 SOFT_RULES: Final = (
     Rule(
@@ -179,7 +228,7 @@ SOFT_RULES: Final = (
         "success_false",
         "the output's top level says that success, ok, completed or finalized is false, or names a failed status; or "
         "an attribute does",
-        f"lower(json_success) = 'false' OR {one_of('json_status', *_FAILED_STATUSES)} OR "
+        f"lower(json_success) = 'false' OR {_UNFINISHED} OR {one_of('json_status', *_FAILED_STATUSES)} OR "
         f"{one_of('said_success', 'false', '0')}",
     ),
     Rule("error_field", "the output's top level has an error that is not empty", "json_problem IS NOT NULL"),
@@ -210,7 +259,7 @@ SOFT_RULES: Final = (
     Rule(
         "invalid_arguments",
         "a short output says that the tool, its arguments or their shape were wrong",
-        f"brief AND {_matches('words', *INVALID_ARGUMENTS)}",
+        f"brief AND {_matches('words', *_WRONG_ARGUMENTS)}",
     ),
     Rule(
         "access_denied",
@@ -222,7 +271,12 @@ SOFT_RULES: Final = (
         "a short output says that a file, command or host was not found or not usable",
         f"brief AND {_matches('words', _OS_ERROR)}",
     ),
-    Rule("error_prefix", "the output starts as error messages do", _matches("head", _ERROR_PREFIX)),
+    Rule(
+        "error_prefix",
+        "the output starts as error messages do",
+        f"({_matches('head', _ERROR_PREFIX)} OR (brief AND {_matches('words', _LOGGED_ERROR)})) "
+        f"AND NOT {_matches('head', _NO_ERROR)}",
+    ),
     Rule(
         "refusal",
         "a model's short answer declines to help",
