@@ -49,7 +49,8 @@ _JSON_WORDS: Final = r'"(?:message|detail|reason)"\s*:'
 _NO_PROBLEM: Final = ("", "null", "none", "false", "[]", "{}", "0", "no error", "n/a")
 
 _ERROR_WORDS: Final = (
-    "(?i:err|exce|must|should|expect|stopped|fail|fatal|panic|interrupt|exit|return|code|status|http|[45][0-9][0-9] [a-z]|traceback|rate|"
+    "(?i:must|should|expect|stopped|"
+    "err|exce|fail|fatal|panic|interrupt|exit|return|code|status|http|[45][0-9][0-9] [a-z]|traceback|rate|"
     "too many|quota|overload|timed|timeout|limit|deadline|max|budget|invalid|missing|unknown|unexpected|"
     "unrecognized|malformed|required|valid|schema|no such|not found|does not|is not|unauth|not auth|denied|forbidden|"
     "reject|block|permit|refused|reset|resolve|not recognized|not known|space left|truncated|omitted|cut off|"
@@ -144,7 +145,8 @@ def _json_values() -> str:
     return (
         "CASE WHEN observation_kind <> 'LLM' AND regexp_matches(output, '^\\s*[\\[{]') "
         f"AND (regexp_matches(output, {quoted(_JSON_KEYS)}) OR "
-        f"(strlen(output) <= {BRIEF_BYTES} AND regexp_matches(output, {quoted(_JSON_WORDS)}))) THEN try(json_extract_string(output, [{paths}])) END"
+        f"(strlen(output) <= {BRIEF_BYTES} AND regexp_matches(output, {quoted(_JSON_WORDS)}))) "
+        f"THEN try(json_extract_string(output, [{paths}])) END"
     )
 
 

@@ -15,6 +15,21 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
+from halo_mcp.index.failure_patterns import (
+    ACCESS_DENIED,
+    CUT,
+    ERROR_PREFIX,
+    LEADING,
+    LIMIT,
+    LOGGED_ERROR,
+    NO_ERROR,
+    OS_ERROR,
+    RATE_LIMIT,
+    REFUSAL,
+    TIMEOUT,
+    WRONG_ARGUMENTS,
+)
+
 LOOP_CALLS: Final = 3
 """So many calls in a row of one tool with the same arguments, by one agent of a trace, are a loop."""
 
@@ -51,7 +66,6 @@ def one_of(column: str, *values: str) -> str:
 
 _EXCEPTION_LINE: Final = r"\n[ \t]+[^\n]*\n(?:E +)?([A-Za-z_][\w.]*(?:Error|Exception|Exit|Interrupt|Failure)\b[^\n]*)"
 LAST_LINE: Final = r"([^\n]*\S)\s*$"
-_LEADING: Final = r"^[\s\"'`\[({<*#>-]*"
 _RECORD: Final = r'"(?:\w*_?id|title|name)"\s*:'
 _FINISH: Final = "'finish_reason=' || finish_reason"
 _EMPTY: Final = "'empty output'"
@@ -102,7 +116,8 @@ _HTTP_STATUS: Final = " OR ".join(
         + _matches(
             "head",
             r"(?i)^\W*(?:(?:client |server )?error )?(?:http(?:/\d(?:\.\d)?)?(?: error| status)?|"
-            r"(?:response )?status(?: code)?|error|client error|server error|request failed with status code)\W{1,3}[45]\d\d\b",
+            r"(?:response )?status(?: code)?|error|client error|server error|"
+            r"request failed with status code)\W{1,3}[45]\d\d\b",
             r"^\W*[45]\d\d (?:Bad|Unauthori[sz]ed|Payment|Forbidden|Not Found|Method|Request|Conflict|Gone|"
             r"Unprocessable|Too Many|Client|Server|Internal|Service|Gateway)",
         ),
@@ -114,7 +129,7 @@ _HTTP_STATUS: Final = " OR ".join(
     )
 )
 _TRACEBACK: Final = (
-    _matches("head", _LEADING + r"Traceback \(most recent call last\)")
+    _matches("head", LEADING + r"Traceback \(most recent call last\)")
     + " OR (contains(words, 'Traceback (most recent call last)') AND "
     + _matches(
         "tail",
@@ -123,98 +138,6 @@ _TRACEBACK: Final = (
     )
     + ")"
 )
-_RATE_LIMIT: Final = (
-    r"(?i:rate[ _-]?limit(?:ed\b|(?: was| has been| is)? (?:exceeded|reached|hit)\b|_(?:error|exceeded|reached))|"
-    r"too many requests|quota (?:exceeded|exhausted|reached)|insufficient_quota|"
-    r"exceeded (?:your|the) (?:current )?quota|overloaded_error|resource_?exhausted|"
-    r"\b(?:api|engine|model|server|service|system)s?(?: is| are)?(?: currently| temporarily)? overloaded\b|"
-    r"^\W*overloaded\W*$)"
-)
-_TIMEOUT: Final = (
-    r"(?i:\btimed[ _-]?out\b|\bdeadline exceeded\b|\btime limit (?:exceeded|reached)|"
-    r"\btimeout (?:error|exceeded|expired|reached|after|while|waiting|of \d+ ?\w+ (?:exceeded|expired|reached)))|"
-    r"(?m:^\W*(?:[\w.]+: )?[\w.]*Timeout(?:Error|Exception|Expired)\b)"
-)
-_REACHED: Final = r"\b(?:reached|exceeded|exhausted|hit)\b"
-_LIMIT: Final = (
-    r"(?i:\bmax(?:imum)?[ _-]?(?:number of )?(?:turns?|steps?|iterations?|tool[ _]calls?|budget|retries|attempts)\b"
-    rf"[^.;\n]{{0,40}}{_REACHED}|{_REACHED}[^.;\n]{{0,40}}\b(?:"
-    r"max(?:imum)?[ _-]?(?:number of )?(?:turns?|steps?|iterations?)|"
-    r"(?:turn|step|iteration|recursion|sample|message|token|cost|time)[ _-]?(?:limit|budget))|"
-    r"\b(?:turn|step|iteration|recursion|sample|token|cost|budget)s?[ _-]?(?:limit|budget)?"
-    r"(?: of \d+)?[ _](?:was |has been |is )?(?:exceeded|reached|exhausted)|"
-    r"\bstopped (?:due to|because of|after)[^.;\n]{0,40}\b(?:limit|max|budget)|\bMaxTurnsExceeded|\bout of budget)"
-)
-_ABOUT_ARGUMENTS: Final = (
-    _LEADING + r"(?i:(?:error:? )?(?:(?:input )?validation (?:error\b|errors? (?:for|in|on|at)\b|errors?:|failed)|"
-    r"\d+ validation errors?|"
-    r"(?:invalid|unexpected|unrecognized|malformed)(?: \w+){0,2} "
-    r"(?:argument|parameter|input|field|json|tool|function|schema|property|keyword|key|type|value)s?\b|"
-    r"missing(?: \w+){0,2} (?:argument|parameter|input|field|property|key)s?\b|"
-    r"unknown(?: \w+)? (?:argument|parameter|field|property|key)s?\b|"
-    r"(?:no such|unknown) (?:tool|function)\b|tool \S+ (?:not found|does not exist)|"
-    r"schema (?:mismatch|validation (?:error|failed))|failed to parse))",
-    r"(?i:missing \d+ required|got an unexpected keyword|is a required property|does not match (?:the )?schema|"
-    r"\bis not of type\b)",
-)
-_MUST_BE: Final = (
-    r"(?:must be|should be|expected) (?:<|>|=|at most|at least|one of|between|a |an |less|greater|positive|non-empty|"
-    r"of type)"
-)
-_WRONG_ARGUMENTS: Final = (
-    *_ABOUT_ARGUMENTS,
-    # A sentence starts with a capital, a parameter's name does not.
-    rf"^\W*[a-z]\w*\W{{1,2}}(?i:{_MUST_BE})|(?i:\b{_MUST_BE}[^\n]*\b(?:got|received|instead|but (?:is|was))\b)",
-    r"(?i:required (?:argument|parameter|property|field)s?\b[^.\n]{0,60}\b(?:missing|absent|not (?:given|provided))|"
-    r"\bfield required[ :]*[\[(]|[\"']field required[\"']|\n[ \t]+field required)",
-)
-INVALID_ARGUMENTS: Final = (
-    *_ABOUT_ARGUMENTS,
-    rf"(?i:required (?:argument|parameter|property|field)|field required|\b{_MUST_BE})",
-)
-"""What tells, of a text that is known to be an error's, that it is about arguments."""
-_ACCESS_DENIED: Final = _LEADING + (
-    r"(?i:(?:permission|access) denied|not authori[sz]ed|authentication (?:failed|required)|operation not permitted|"
-    r"(?:unauthori[sz]ed|forbidden|rejected|denied)(?:\W*$|\s*[:.!(—-]\s*[A-Za-z]|,| by )|"
-    r"blocked by (?:\w+ ){0,2}(?:policy|policies|security|firewall|admin\w*|user|hooks?|sandbox|guardrails?|rules?|"
-    r"permissions?|filters?|robots)\b)"
-)
-_OS_ERROR: Final = (
-    r"(?im:(?:^|[:\])] ?|\bopen )(?:no such file or directory|command not found|file not found|"
-    r"connection (?:refused|reset)|could not resolve host|name or service not known|no space left on device)|"
-    r"(?:no such file or directory|command not found|connection refused)\W*$|"
-    r"is not recognized as an internal)|(?i:permission denied\W*$)"
-)
-_ERROR_PREFIX: Final = _LEADING + (
-    r"(?:(?i:error|fatal|failed|failure|exception|panic)\s*[:>!]|(?i:failed to\b|"
-    r"an? (?:\w+ )?error (?:has )?occurred|"
-    r"(?:tool|execution|runtime|internal|server|api|unexpected|unknown) error(?:\W*$|\s*[:.!(\[—-]|"
-    r" (?:in|from|while|calling|\d))|"
-    r"error (?:\d|(?:running|executing|calling|invoking|while|in|from|during|code|processing|fetching|reading|"
-    r"parsing)\b)|"
-    r"(?:tool|execution|command|request|call|operation|build|query)(?: \w+)? failed(?:\W*$|\s*[:!.(]| with\b)|"
-    r"npm (?:ERR!|error)|thread '[^'\n]*' (?:\(\d+\) )?panicked)|"
-    r"(?:[A-Za-z_][\w.]*\.)?[A-Z]\w*(?:Error|Exception|Failure|Timeout|Interrupt|Exceeded)\s*[:(]|"
-    r"\[?Errno -?\d+\]|❌|tool_(?:use_)?error)"
-)
-_LOGGED_ERROR: Final = r"(?i)^\W*\[\s*(?:error|fatal|failed|failure|exception|panic)\s*\]"
-_NO_ERROR: Final = (
-    r"(?i)^\W*[\w ]{0,30}[:=]\s*(?:\W*$|(?:0|no|none|null|nil|false|n/a)(?:[\s,;.]|$)|raised (?:when|if|by)\b)"
-)
-"""A heading, or a count or value that says that there is no error; or a manual's entry."""
-REFUSAL: Final = (
-    r"(?i)^\W*(?:as an ai[^,.\n]*, )?(?:(?:i['’]?m|i am) (?:very |so |really |truly )?sorry|sorry|i apologi[sz]e|"
-    r"unfortunately)?[,.!:;\s—–-]*(?:but )?(?:i|we)(?: am| are|['’]m|['’]re)? (?:"
-    r"(?:must|have to|need to) (?:\w+ )?decline|"
-    r"(?:cannot|can['’]t|can not|not able to|unable to|won['’]t(?: be able to)?|will not(?: be able to)?) "
-    r"(?:\w+ ){0,2}(?:help|assist|comply|fulfil+|do that|engage|continue with|"
-    r"(?:process|complete|handle|answer) (?:this|that|your|the) request|"
-    r"(?:provide|share|support|discuss|create|generate|write|answer)\b[^,;.!?\n]*(?:[.!]|$)))"
-)
-_CUT: Final = (
-    r"(?i)(?:(?:^|[\s.…])[\[(<][^\n\])>\"']*|(?:\.\.\.|…)[^\n\])>]{0,40})\b(?:truncated|omitted|cut off)\b[^\n]*\s*$"
-)
-
 SOFT_RULES: Final = (
     Rule(
         "tool_is_error",
@@ -242,40 +165,40 @@ SOFT_RULES: Final = (
     Rule(
         "rate_limit",
         "a short output speaks of a rate limit, a quota or overload",
-        f"brief AND {_matches('words', _RATE_LIMIT)}",
+        f"brief AND {_matches('words', RATE_LIMIT)}",
     ),
     Rule(
         "timeout",
         "a short output says that something timed out",
-        f"lower(json_timed_out) = 'true' OR (brief AND {_matches('words', _TIMEOUT)})",
+        f"lower(json_timed_out) = 'true' OR (brief AND {_matches('words', TIMEOUT)})",
     ),
     Rule(
         "limit_reached",
         "a turn, step, iteration, budget or recursion limit was reached",
-        f"(brief AND {_matches('words', _LIMIT)}) OR "
+        f"(brief AND {_matches('words', LIMIT)}) OR "
         f"{_matches('said_stop', r'(?i:max|limit|budget|exceeded|exhausted|aborted)')}",
         of_its_own=True,
     ),
     Rule(
         "invalid_arguments",
         "a short output says that the tool, its arguments or their shape were wrong",
-        f"brief AND {_matches('words', *_WRONG_ARGUMENTS)}",
+        f"brief AND {_matches('words', *WRONG_ARGUMENTS)}",
     ),
     Rule(
         "access_denied",
         "a short output says that access was denied",
-        f"brief AND {_matches('words', _ACCESS_DENIED)}",
+        f"brief AND {_matches('words', ACCESS_DENIED)}",
     ),
     Rule(
         "os_error",
         "a short output says that a file, command or host was not found or not usable",
-        f"brief AND {_matches('words', _OS_ERROR)}",
+        f"brief AND {_matches('words', OS_ERROR)}",
     ),
     Rule(
         "error_prefix",
         "the output starts as error messages do",
-        f"({_matches('head', _ERROR_PREFIX)} OR (brief AND {_matches('words', _LOGGED_ERROR)})) "
-        f"AND NOT {_matches('head', _NO_ERROR)}",
+        f"({_matches('head', ERROR_PREFIX)} OR (brief AND {_matches('words', LOGGED_ERROR)})) "
+        f"AND NOT {_matches('head', NO_ERROR)}",
     ),
     Rule(
         "refusal",
@@ -304,7 +227,7 @@ SOFT_RULES: Final = (
     Rule(
         "truncated_output",
         "a tool's output ends with a note that it was cut",
-        f"{_IS_TOOL} AND {_matches('tail', _CUT)}",
+        f"{_IS_TOOL} AND {_matches('tail', CUT)}",
         f"'output cut: ' || regexp_extract(tail, {quoted(LAST_LINE)}, 1)",
         of_its_own=True,
     ),

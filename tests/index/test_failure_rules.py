@@ -454,7 +454,7 @@ def case_id(case: Attributes) -> str:
 
 
 @pytest.mark.parametrize(
-    ("number", "rule", "case"),
+    "number, rule, case",
     [pytest.param(no, rule, case, id=f"{rule}-{case_id(case)}") for no, (rule, case) in enumerate(CASES) if rule],
 )
 def test_what_says_that_it_failed_counts_by_the_rule_that_says_why(
@@ -464,7 +464,7 @@ def test_what_says_that_it_failed_counts_by_the_rule_that_says_why(
 
 
 @pytest.mark.parametrize(
-    ("number", "case"), [pytest.param(no, case, id=case_id(case)) for no, (rule, case) in enumerate(CASES) if not rule]
+    "number, case", [pytest.param(no, case, id=case_id(case)) for no, (rule, case) in enumerate(CASES) if not rule]
 )
 def test_what_only_speaks_of_errors_does_not_count(found: dict[str, str], number: int, case: Attributes) -> None:
     assert str(number) not in found, case
