@@ -190,16 +190,16 @@ def _answered_nothing() -> str:
 _MASKS: Final = (
     (r"""https?://[^\s"'<>)\]]+""", "<url>"),
     (r"\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d)?(?:[.,]\d+)?(?:Z|[+-]\d\d:?\d\d)?)?", "<time>"),
-    (r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}", "<id>"),
+    (r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}", "#"),
     (r'"[^"\n]*"', "<text>"),
     (r"(^|[^\w'])'[^'\n]*'", r"\1<text>"),
     (r"`[^`\n]*`", "<text>"),
     (r"(?:[A-Za-z]:)?(?:[\w.@~+-]*[/\\][\w.@~+-]+){2,}[/\\]?|[~.]{1,2}/[\w./@~+-]+", "<path>"),
-    (r"\b(?:0x[0-9a-fA-F]+|[0-9a-fA-F]{8,}|\w*\d[A-Za-z]+\d\w*)\b", "<id>"),
+    (r"\b(?:0x[0-9a-fA-F]+|[0-9a-fA-F]{8,}|\w*\d[A-Za-z]+\d\w*)\b", "#"),
     (r"\d+(?:[.,]\d+)*", "#"),
     (r"\s+", " "),
 )
-"""(what varies, what stands for it), applied in this order."""
+"""(what varies, what stands for it), applied in this order. Of ids some are numbers, so both have one placeholder."""
 
 _HTTP_CODE: Final = r"(?i)\b(?:http|status)(?:/\d(?:\.\d)?)?(?: (?:status|code|error))*\W{1,3}([45]\d\d)\b"
 

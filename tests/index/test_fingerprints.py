@@ -8,7 +8,7 @@ from typing import Any
 
 import duckdb
 import pytest
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from halo_mcp.index.failure_columns import masked
@@ -44,7 +44,7 @@ def raised(kind: str, number: int, message: str = "") -> Record:
 
 
 # --- what varies -----------------------------------------------------------------------------------------------------
-numbers = st.one_of(st.integers(0, 10**12).map(str), st.decimals(0, 10**6, places=3).map(str))
+numbers = st.one_of(st.integers(0, 10**12).map(str), st.integers(0, 10**9).map(lambda value: f"{value / 1_000:.3f}"))
 identifiers = st.one_of(
     st.uuids().map(str),
     st.binary(min_size=4, max_size=16).map(bytes.hex),
@@ -70,12 +70,15 @@ errors = st.builds(
 )
 
 
-@settings(max_examples=10)
+EXPECTED = "request # at <time>: got # from <url> reading <path>, key <text> missing"
+
+
+@settings(max_examples=10, phases=[Phase.generate])
 @given(texts=st.lists(errors, min_size=50, max_size=50))
 def test_fifty_errors_that_differ_in_what_varies_have_one_fingerprint(
     db: duckdb.DuckDBPyConnection, texts: list[str]
 ) -> None:
-    assert len(set(masks(db, *texts))) == 1
+    assert set(masks(db, *texts)) == {EXPECTED}
 
 
 def test_fifty_near_identical_errors_are_one_mode(tmp_path: Path) -> None:
@@ -90,10 +93,10 @@ def test_fifty_near_identical_errors_are_one_mode(tmp_path: Path) -> None:
         ("GET https://a.example/x?id=3 failed", "GET <url> failed"),
         ("at 2026-03-02T09:00:00.123Z", "at <time>"),
         ("at 2026-03-02", "at <time>"),
-        ("id 0b6f2c1e-7a44-4c0e-9d3e-2f1f3a9b8c7d", "id <id>"),
-        ("commit 3f2a9c1d", "commit <id>"),
-        ("at 0x7f3a", "at <id>"),
-        ("call_9aXb2c", "<id>"),
+        ("id 0b6f2c1e-7a44-4c0e-9d3e-2f1f3a9b8c7d", "id #"),
+        ("commit 3f2a9c1d", "commit #"),
+        ("at 0x7f3a", "at #"),
+        ("call_9aXb2c", "#"),
         ('no "key" here', "no <text> here"),
         ("no 'key' here", "no <text> here"),
         ("no `key` here", "no <text> here"),
@@ -151,7 +154,7 @@ anything = st.one_of(
 )
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, phases=[Phase.generate])
 @given(texts=st.lists(anything, min_size=10, max_size=30))
 def test_any_text_has_a_short_fingerprint_that_further_masking_leaves_alone(
     db: duckdb.DuckDBPyConnection, texts: list[str]
@@ -162,6 +165,14 @@ def test_any_text_has_a_short_fingerprint_that_further_masking_leaves_alone(
 
 
 def test_any_text_can_be_what_failed(tmp_path: Path) -> None:
-    texts: Sequence[str] = ["\x00\x01\x1b[31m", "é" * 5_000, "错误：订单 17", "\u202e\u200b", "💥" * 300, "'" * 999, "\\" * 999]
+    texts: Sequence[str] = [
+        "\x00\x01\x1b[31m",
+        "é" * 5_000,
+        "错误：订单 17",
+        "\u202e\u200b",
+        "💥" * 300,
+        "'" * 999,
+        "\\" * 999,
+    ]
     found = modes(tmp_path, *(failed(text, no) for no, text in enumerate(texts)))
     assert sum(count for _, count in found) == len(texts)
