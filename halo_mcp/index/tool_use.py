@@ -107,10 +107,14 @@ FROM calls WINDOW turns AS (PARTITION BY trace_key, agent ORDER BY start NULLS L
 _TOOLS: Final = f"""
 WITH calls AS ({_CALLS}), sequenced AS ({_SEQUENCED})
 SELECT tool, count(*), count(DISTINCT trace_key), count(*) FILTER (WHERE failed), count(*) FILTER (WHERE hard),
-  count(*) FILTER (WHERE failed AND ({" OR ".join(f"regexp_matches(failure_text, {quoted(p)})" for p in INVALID_ARGUMENTS)})),
-  count(*) FILTER (WHERE failed AND next_tool = tool), count(*) FILTER (WHERE failed AND succeeds_later),
-  count(*) FILTER (WHERE in_loop AND (last_tool IS DISTINCT FROM tool OR last_input IS DISTINCT FROM input_hash)), count(*) FILTER (WHERE in_loop),
-  count(*) FILTER (WHERE repeats AND NOT failed), coalesce(sum(CASE WHEN repeats AND NOT failed THEN output_chars END), 0)::BIGINT,
+  count(*) FILTER (WHERE failed
+    AND ({" OR ".join(f"regexp_matches(failure_text, {quoted(p)})" for p in INVALID_ARGUMENTS)})),
+  count(*) FILTER (WHERE failed AND next_tool = tool),
+  count(*) FILTER (WHERE failed AND succeeds_later),
+  count(*) FILTER (WHERE in_loop AND (last_tool IS DISTINCT FROM tool OR last_input IS DISTINCT FROM input_hash)),
+  count(*) FILTER (WHERE in_loop),
+  count(*) FILTER (WHERE repeats AND NOT failed),
+  coalesce(sum(CASE WHEN repeats AND NOT failed THEN output_chars END), 0)::BIGINT,
   quantile_cont(ms, [0.5, 0.95]), max(ms), quantile_cont(output_chars, [0.5, 0.95]), max(output_chars),
   count(DISTINCT CASE WHEN outcome = 'fail' THEN trace_key END),
   count(DISTINCT CASE WHEN outcome = 'pass' THEN trace_key END),

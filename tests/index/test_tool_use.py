@@ -87,7 +87,7 @@ def expected(traces: Sequence[Trace]) -> dict[str, dict[str, Any]]:
             fact["calls"] += 1
             fact["failures"] += call.failed
             fact["hard_failures"] += bool(call.error)
-            told = call.error or call.output
+            told = f"{call.error} {call.output}"
             fact["argument_errors"] += call.failed and ("limit must" in told or "missing 1" in told)
             within[call.tool, "traces"].add(number)
             if outcome:
