@@ -133,7 +133,8 @@ GROUP BY ALL ORDER BY n DESC, before NULLS FIRST, after NULLS LAST
 """
 _TOTALS: Final = """
 SELECT count(*), count(*) FILTER (WHERE outcome = 'fail'), count(*) FILTER (WHERE outcome = 'pass'),
-  count(*) FILTER (WHERE trace_key IN (SELECT trace_key FROM spans WHERE observation_kind = 'TOOL' AND tool_name IS NOT NULL))
+  count(*) FILTER (WHERE trace_key IN (
+    SELECT trace_key FROM spans WHERE observation_kind = 'TOOL' AND tool_name IS NOT NULL))
 FROM traces WHERE {selected}
 """
 _MIXED: Final = """

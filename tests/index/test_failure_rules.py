@@ -230,6 +230,8 @@ FAILED: Final[dict[str, tuple[Attributes, ...]]] = {
     "error_prefix": (
         tool("Error: the order is locked"),
         tool("ERROR! nothing was saved"),
+        tool("Error: no order 71"),
+        tool("Error: null pointer in f"),
         tool("ValueError: invalid literal for int() with base 10: 'x'"),
         tool("Failed to open the page"),
         tool("fatal: not a git repository (or any of the parent directories): .git"),

@@ -324,7 +324,7 @@ spans by rule: repeated_call 3, error_prefix 2, exit_code 1, status_error 1
    e.g. trace t1 span e1 attributes.output.value: “Error: order 17 is locked”
 2. [23fba15dae23] tool login · status_error · # Unauthorized: token #
    1 span, 1 trace; of failing traces 1 (50%), of passing 0; seen 2026-03-02T09:00:00Z
-   e.g. trace t1 span h1 status.message: “token 17”
+   e.g. trace t1 span h1 status.message: “401 Unauthorized: token 17”
 3. [2bd5df0c6292] tool shell · exit_code · exit code #
    1 span, 1 trace; of failing traces 1 (50%), of passing 0; seen 2026-03-02T09:01:02Z
    e.g. trace t2 span x2 attributes.output.value: “{"exit_code": 2, "stderr": "no rule to make target"}”

@@ -55,26 +55,26 @@ def test_the_whole_answer_about_many_traces(tmp_path: Path) -> None:
     assert two_runs(tmp_path).text("analyze_tool_use") == snapshot("""\
 dataset data: 2 tools, 5 calls in 2 traces of 2 (all scanned; fail 1, pass 1)
 refund: 3 calls in 2 traces
-  1 call repeated an earlier call and its result, 18 characters again
+  failed 2 (67%); 2 with status OK; the same tool came next after 1, a later call worked after 0
   ms median 2, p95 3, max 3; output characters median 18, p95 18, max 18
-  used in 1 (100%) of failing and 1 (100%) of passing traces
+  used in 1 (100%) of failing and 1 (100%) of passing traces; fails in 1 (100%) and 0
 search: 2 calls in 2 traces
   ms median 1, p95 1, max 1; output characters median 8, p95 8, max 8
   used in 1 (100%) of failing and 1 (100%) of passing traces
 next call of the same agent: (start) → search 2, refund → (end) 2, search → refund 2, refund → refund 1
 1 task with passing and failing runs, e.g. refund
-Next: analyze_tool_use(trace_id="bad")\
+Next: list_failure_modes(filters={"tool_names":["refund"]}) or analyze_tool_use(trace_id="bad")\
 """)
 
 
 def test_the_whole_answer_about_one_trace_beside_the_other_run(tmp_path: Path) -> None:
     assert two_runs(tmp_path).text("analyze_tool_use", trace_id="bad") == snapshot("""\
 trace bad · outcome fail · 3 tool calls
-  search → refund×2
+  search → refund✗×2
 trace good · outcome pass · 2 tool calls
   search → refund
 They part at call 2 (the same tool with other arguments); before it 1 equal calls:
-  fail: refund {"order": 71} (span c2)
+  fail: refund {"order": 71}; failed: Error: no order 71 (span c2)
   pass: refund {"order": 17} (span c2)
 Next: view_spans(trace_id="bad", span_ids=["c2"], around=2)\
 """)
