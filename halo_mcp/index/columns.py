@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from halo_mcp.index import failure_columns, semconv
+from halo_mcp.index.failure_patterns import ERROR_PREFIX
 from halo_mcp.index.failure_rules import DEFAULT_RULES, LOOP_CALLS, LOOP_RULE, STATUS_RULE, first_rule, mask, quoted
 
 INDEX_VERSION: Final = 5
@@ -180,14 +181,16 @@ _HARD_TEXT: Final = (
     "CASE WHEN exception_type IS NOT NULL OR exception_message IS NOT NULL "
     "THEN concat_ws(': ', exception_type, coalesce(exception_message, status_message)) "
     f"ELSE coalesce(nullif(concat_ws(' | ', status_message, CASE WHEN observation_kind = 'TOOL' "
-    f"AND strlen(output) <= {failure_columns.BRIEF_BYTES} THEN output END), ''), "
+    f"AND strlen(output) <= {failure_columns.BRIEF_BYTES} AND regexp_matches(output, {quoted(ERROR_PREFIX)}) "
+    "THEN output END), ''), "
     "CASE WHEN observation_kind = 'TOOL' THEN left(output, 200) END) END"
 )
-"""What failed in a span with status ERROR: the exception, else the status message with a short output behind it."""
+"""What failed in a span with status ERROR: the exception, else the status message, with a short output behind it if
+that speaks of an error (a wrapper's message is the same for all causes); without either, the beginning of the output."""
 
 _FAILURE_COLUMNS: Final[tuple[Column, ...]] = (
-    Column("input_hash", "UBIGINT", "Equal for equal arguments of a tool; only on TOOL spans with arguments.", "CASE WHEN observation_kind = 'TOOL' THEN hash(input) END", repeats=False),
-    Column("output_hash", "UBIGINT", "Equal for equal outputs of a tool; only on TOOL spans with an output.", "CASE WHEN observation_kind = 'TOOL' THEN hash(output) END", repeats=False),
+    Column("input_hash", "UBIGINT", "Equal for equal arguments of a tool; only on TOOL spans with arguments.", "CASE WHEN observation_kind = 'TOOL' AND input IS NOT NULL THEN hash(input) END", repeats=False),
+    Column("output_hash", "UBIGINT", "Equal for equal outputs of a tool; only on TOOL spans with an output.", "CASE WHEN observation_kind = 'TOOL' AND output IS NOT NULL THEN hash(output) END", repeats=False),
     Column("output_chars", "INTEGER", "Length of the output (of an LLM span: of its answer) as recorded; NULL when it is not.", "length(coalesce(output, flat_answer, messages))::INTEGER", "characters"),
     Column("finish_reason", "VARCHAR", "Why a model stopped, lower-cased: stop, length, tool_calls, ...", "finish_reason"),
     Column("soft_rules", "INTEGER", "Which soft-error rules hold, one bit each; 0 on spans with status ERROR.", "soft_rules"),

@@ -51,7 +51,7 @@ def _spellings(rule: str, text: str | None) -> Iterator[str]:
         return
     parts = [text]
     if rule == STATUS_RULE:
-        parts = [text.partition(": ")[2], *reversed(text.split(" | ")), text]
+        parts = [text, *reversed(text.split(" | ")), text.partition(": ")[2]]
     for part in parts:
         if line := _line(part, last=False):
             yield line

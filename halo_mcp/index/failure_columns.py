@@ -26,13 +26,16 @@ _MODE_DIGITS: Final = 12
 
 _JSON: Final = {
     "is_error": ("$.isError", "$.is_error"),
-    "success": ("$.success", "$.ok", "$.completed", "$.finalized", "$.succeeded"),
+    "success": ("$.success", "$.ok", "$.succeeded"),
+    "completed": ("$.completed", "$.finalized"),
     "error": ("$.error.message", "$.error", "$.errors", "$.error_message", "$.exception", "$.Err", "$.result.Err"),
     "status": ("$.status", "$.state", "$.outcome"),
-    "http_status": ("$.status_code", "$.statusCode", "$.http_status", "$.status", "$.code", "$.error.code"),
+    "http_status": ("$.status_code", "$.statusCode", "$.http_status", "$.status", "$.error.code"),
+    "code": ("$.code",),
     "exit_code": ("$.exit_code", "$.exitCode", "$.returncode", "$.return_code", "$.exit_status"),
     "timed_out": ("$.timed_out", "$.timedOut"),
-    "words": ("$.content[0].text", "$[0].text", "$.stderr", "$.message", "$.detail", "$.reason"),
+    "words": ("$.content[0].text", "$[0].text", "$.stderr"),
+    "message": ("$.message", "$.detail", "$.reason"),
 }  # fmt: skip
 """What the top level of a JSON output may say; of each, the first path with a value counts."""
 _JSON_KEYS: Final = (
@@ -40,12 +43,19 @@ _JSON_KEYS: Final = (
     r'outcome|status_?[cC]ode|http_status|code|exit_?[cC]ode|return_?code|exit_status|timed_?[oO]ut|text|stderr)"\s*:'
 )
 """Of the paths above: without one of these keys there is nothing to parse for."""
+_FINE_STATUSES: Final = ("ok", "success", "succeeded", "successful", "completed", "passed", "done")
+_JSON_WORDS: Final = r'"(?:message|detail|reason)"\s*:'
+"""In a long output these are rarely about the call."""
 _NO_PROBLEM: Final = ("", "null", "none", "false", "[]", "{}", "0", "no error", "n/a")
 
+_NOTHING_INSIDE: Final = r'\{\s*(?:"[^"]*"\s*:\s*(?:null|""|0|false|\[\]|\{\})\s*,?\s*)*\}'
+"""An error object of which no member says anything."""
+
 _ERROR_WORDS: Final = (
-    "(?i:err|exce|fail|fatal|panic|interrupt|exit|return|code|status|http|[45][0-9][0-9] [a-z]|traceback|rate|"
+    "(?i:must|should|expect|stopped|"
+    "err|exce|fail|fatal|panic|interrupt|exit|return|code|status|http|[45][0-9][0-9] [a-z]|traceback|rate|"
     "too many|quota|overload|timed|timeout|limit|deadline|max|budget|invalid|missing|unknown|unexpected|"
-    "unrecognized|malformed|required|valid|schema|no such|not found|does not|unauth|not auth|denied|forbidden|"
+    "unrecognized|malformed|required|valid|schema|no such|not found|does not|is not|unauth|not auth|denied|forbidden|"
     "reject|block|permit|refused|reset|resolve|not recognized|not known|space left|truncated|omitted|cut off|"
     "exhausted|❌)"
 )
@@ -57,7 +67,8 @@ _ANSWER_PATHS: Final = (
 )  # fmt: skip
 _MAYBE_REFUSES: Final = r"(?i:cannot|can['’]t|can not|not able|unable|won['’]t|will not|decline)"
 _CALLS: Final = r'"(?:tool_calls?|function_call|tool_use|toolCalls?)"\s*(?::\s*(?:\[\s*\{|\{)|[,}])'
-_FINISHED: Final = r'"finish_reason"\s*:\s*"([A-Za-z_]+)"'
+_REASON: Final = r"(?:\w+\.)?([A-Za-z][A-Za-z_-]{2,})"
+_FINISHED: Final = r'"finish_reason"\s*:\s*"([A-Za-z_-]+)"'
 _SAYS: Final = r'"(?:content|text|refusal|output|thinking|reasoning|arguments|parts)"\s*:\s*(?:"[^"]|\[\s*[^\]\s]|\{)'
 
 
@@ -69,6 +80,7 @@ def _first(keys: Iterable[str]) -> str:
 def inputs() -> str:
     """What the rules need from the attributes ``a`` of a raw row, beside the columns that the index keeps."""
     messages, finish = _first(semconv.OUTPUT_MESSAGES), _first(semconv.FINISH_REASON)
+    reason = f"regexp_extract({finish}, {quoted(_REASON)}, 1)"
     in_messages = f"regexp_extract({messages}, {quoted(_FINISHED)}, 1)"
     recorded = " OR ".join(f'a."{key}" IS NOT NULL' for key in semconv.OUTPUT_VALUE)
     return ", ".join(
@@ -78,7 +90,7 @@ def inputs() -> str:
             f"{messages} AS messages",
             f"{_first(semconv.OUTPUT_TEXT)} AS flat_answer",
             f"{_first(semconv.OUTPUT_CALLS)} AS flat_calls",
-            f"nullif(lower(coalesce(regexp_extract({finish}, '[A-Za-z_]{{3,}}'), {in_messages})), '') AS finish_reason",
+            f"replace(nullif(lower(coalesce({reason}, {in_messages})), ''), '-', '_') AS finish_reason",
             f"{_first(semconv.SAYS_ERROR)} AS said_error",
             f"{_first(semconv.SAYS_SUCCESS)} AS said_success",
             f"{_first(semconv.TOOL_STATUS)} AS said_status",
@@ -96,14 +108,17 @@ def stages(rows: str, hard_text: str) -> str:
     facts = f"SELECT *, {_json_values()} AS facts, {_answer()} AS answer FROM ({rows})"
     named = f"SELECT *, {_json_columns()} FROM ({facts})"
     words = (
-        f"SELECT *, CASE WHEN NOT {one_of('json_error', *_NO_PROBLEM)} THEN json_error END AS json_problem, "
-        f"CASE WHEN observation_kind <> 'LLM' THEN coalesce(json_words, output, answer) END AS words, "
+        f"SELECT *, CASE WHEN NOT {one_of('json_error', *_NO_PROBLEM)} "
+        f"AND NOT regexp_full_match(json_error, {quoted(_NOTHING_INSIDE)}) THEN json_error END AS json_problem, "
+        f"CASE WHEN observation_kind <> 'LLM' THEN coalesce(json_words, CASE WHEN strlen(output) <= {BRIEF_BYTES} "
+        f"THEN json_message END, output, answer) END AS words, {_says_fine()} AS fine, "
         f"{_answered_nothing()} AS answered_nothing, "
         "observation_kind = 'TOOL' AND output IS NULL AND output_recorded AS returned_nothing "
         f"FROM ({named})"
     )
     ends = (
-        f"SELECT *, left(words, {_HEAD_CHARS}) AS head, strlen(words) <= {BRIEF_BYTES} AS brief, "
+        f"SELECT *, CASE WHEN NOT fine THEN left(words, {_HEAD_CHARS}) END AS head, "
+        f"NOT fine AND strlen(words) <= {BRIEF_BYTES} AS brief, "
         f"CASE WHEN strlen(words) <= {_TAIL_CHARS} THEN words ELSE substr(words, -{_TAIL_CHARS}) END AS tail "
         f"FROM ({words})"
     )
@@ -113,10 +128,8 @@ def stages(rows: str, hard_text: str) -> str:
         f"FROM ({ends})"
     )
     soft_text = by_rule("soft_rules", [rule.text for rule in SOFT_RULES])
-    text = (
-        f"left(trim(CASE WHEN status_code = 'ERROR' THEN {hard_text} WHEN soft_rules <> 0 THEN {soft_text} END), "
-        f"{TEXT_CHARS})"
-    )
+    told = f"CASE WHEN status_code = 'ERROR' THEN {hard_text} WHEN soft_rules <> 0 THEN {soft_text} END"
+    text = f"left(trim({told}, ' \n\r\t'), {TEXT_CHARS})"
     told = f"SELECT *, {text} AS failure_text FROM ({ruled})"
     return f"SELECT *, {_mode()} AS failure_mode FROM ({told})"
 
@@ -135,7 +148,18 @@ def _json_values() -> str:
     paths = ", ".join(quoted(path) for of in _JSON.values() for path in of)
     return (
         "CASE WHEN observation_kind <> 'LLM' AND regexp_matches(output, '^\\s*[\\[{]') "
-        f"AND regexp_matches(output, {quoted(_JSON_KEYS)}) THEN try(json_extract_string(output, [{paths}])) END"
+        f"AND (regexp_matches(output, {quoted(_JSON_KEYS)}) OR "
+        f"(strlen(output) <= {BRIEF_BYTES} AND regexp_matches(output, {quoted(_JSON_WORDS)}))) "
+        f"THEN try(json_extract_string(output, [{paths}])) END"
+    )
+
+
+def _says_fine() -> str:
+    """Whether a JSON output says that all went well: then its words are not about a failure of the call."""
+    return (
+        "coalesce(try_cast(json_exit_code AS BIGINT) = 0, false) OR coalesce(lower(json_success) = 'true', false) "
+        "OR coalesce(try_cast(json_http_status AS BIGINT) BETWEEN 200 AND 299, false) "
+        f"OR coalesce({one_of('json_status', *_FINE_STATUSES)}, false)"
     )
 
 
@@ -170,16 +194,17 @@ def _answered_nothing() -> str:
 _MASKS: Final = (
     (r"""https?://[^\s"'<>)\]]+""", "<url>"),
     (r"\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d)?(?:[.,]\d+)?(?:Z|[+-]\d\d:?\d\d)?)?", "<time>"),
-    (r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}", "<id>"),
+    (r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}", "#"),
     (r'"[^"\n]*"', "<text>"),
     (r"(^|[^\w'])'[^'\n]*'", r"\1<text>"),
     (r"`[^`\n]*`", "<text>"),
+    (r"\b[\w-]+(?:\.[\w-]+)+:\d+\b", "<host>"),
     (r"(?:[A-Za-z]:)?(?:[\w.@~+-]*[/\\][\w.@~+-]+){2,}[/\\]?|[~.]{1,2}/[\w./@~+-]+", "<path>"),
-    (r"\b(?:0x[0-9a-fA-F]+|[0-9a-fA-F]{8,}|\w*\d[A-Za-z]+\d\w*)\b", "<id>"),
+    (r"\b(?:0x[0-9a-fA-F]+|[0-9a-fA-F]{8,}|\w*\d[A-Za-z]+\d\w*)\b", "#"),
     (r"\d+(?:[.,]\d+)*", "#"),
     (r"\s+", " "),
 )
-"""(what varies, what stands for it), applied in this order."""
+"""(what varies, what stands for it), applied in this order. Of ids some are numbers, so both have one placeholder."""
 
 _HTTP_CODE: Final = r"(?i)\b(?:http|status)(?:/\d(?:\.\d)?)?(?: (?:status|code|error))*\W{1,3}([45]\d\d)\b"
 

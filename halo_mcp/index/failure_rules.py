@@ -15,6 +15,21 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
+from halo_mcp.index.failure_patterns import (
+    ACCESS_DENIED,
+    CUT,
+    ERROR_PREFIX,
+    LEADING,
+    LIMIT,
+    LOGGED_ERROR,
+    NO_ERROR,
+    OS_ERROR,
+    RATE_LIMIT,
+    REFUSAL,
+    TIMEOUT,
+    WRONG_ARGUMENTS,
+)
+
 LOOP_CALLS: Final = 3
 """So many calls in a row of one tool with the same arguments, by one agent of a trace, are a loop."""
 
@@ -51,11 +66,14 @@ def one_of(column: str, *values: str) -> str:
 
 _EXCEPTION_LINE: Final = r"\n[ \t]+[^\n]*\n(?:E +)?([A-Za-z_][\w.]*(?:Error|Exception|Exit|Interrupt|Failure)\b[^\n]*)"
 LAST_LINE: Final = r"([^\n]*\S)\s*$"
-_LEADING: Final = r"^[\s\"'\[({<*#>-]*"
+_RECORD: Final = r'"(?:\w*_?id|title|name)"\s*:'
 _FINISH: Final = "'finish_reason=' || finish_reason"
 _EMPTY: Final = "'empty output'"
 _IS_TOOL: Final = "observation_kind <> 'LLM'"
 _IS_LLM: Final = "observation_kind = 'LLM'"
+
+_UNFINISHED: Final = f"(lower(json_completed) = 'false' AND NOT {_matches('output', _RECORD)})"
+"""A record of something, such as an item of a list of things to do, may well not be completed."""
 
 _FAILED_STATUSES: Final = (
     "error", "errored", "failed", "failure", "timeout", "timed_out", "rejected", "denied", "aborted",
@@ -64,12 +82,16 @@ _FAILED_STATUSES: Final = (
 _EXITED: Final = (
     r"(?:process |command )?(?:exit(?:ed)?|return(?:ed)?)[ _-]?(?:code|status|with(?: exit)? (?:code|status))"
 )
+_EXPLAINED: Final = _matches(
+    "head", r"(?i)\b(?:code|status|http|error)\W{1,2}-?\d+ (?:means?|indicates?|is|are|stands?|errors)\b"
+)
+"""A text about codes."""
 _EXIT_CODE: Final = " OR ".join(
     (
         "try_cast(json_exit_code AS BIGINT) <> 0",
         _matches("head", rf"(?im)^\W*{_EXITED}\W{{1,3}}-?[1-9]\d*\W*$", r"(?i)^\W*<(?:returncode|exit_?code)>-?[1-9]"),
         _matches("tail", rf"(?i)\n\W*{_EXITED}\W{{1,3}}-?[1-9]\d*\W*$"),
-        "brief AND "
+        f"brief AND NOT {_EXPLAINED} AND "
         + _matches(
             "words",
             r"(?i)\b(?:exit(?:ed)?|failed|returned|terminated)(?: with)?(?: non-zero)?(?: exit)? (?:code|status):? "
@@ -89,14 +111,17 @@ _EXIT_TEXT: Final = (
 _HTTP_STATUS: Final = " OR ".join(
     (
         "try_cast(json_http_status AS BIGINT) BETWEEN 400 AND 599",
-        _matches(
+        "try_cast(json_code AS BIGINT) BETWEEN 400 AND 599 AND coalesce(json_message, json_problem) IS NOT NULL",
+        f"NOT {_EXPLAINED} AND "
+        + _matches(
             "head",
-            r"(?i)^\W*(?:http(?:/\d(?:\.\d)?)?(?: error| status)?|(?:response )?status(?: code)?|error|"
+            r"(?i)^\W*(?:(?:client |server )?error )?(?:http(?:/\d(?:\.\d)?)?(?: error| status)?|"
+            r"(?:response )?status(?: code)?|error|client error|server error|"
             r"request failed with status code)\W{1,3}[45]\d\d\b",
             r"^\W*[45]\d\d (?:Bad|Unauthori[sz]ed|Payment|Forbidden|Not Found|Method|Request|Conflict|Gone|"
             r"Unprocessable|Too Many|Client|Server|Internal|Service|Gateway)",
         ),
-        "brief AND "
+        f"brief AND NOT {_EXPLAINED} AND "
         + _matches(
             "words",
             r"(?i)\bstatus(?: code)?\W{1,2}[45]\d\d\b|\b[45]\d\d (?:client|server) error\b",
@@ -104,7 +129,7 @@ _HTTP_STATUS: Final = " OR ".join(
     )
 )
 _TRACEBACK: Final = (
-    _matches("head", _LEADING + r"Traceback \(most recent call last\)")
+    _matches("head", LEADING + r"Traceback \(most recent call last\)")
     + " OR (contains(words, 'Traceback (most recent call last)') AND "
     + _matches(
         "tail",
@@ -113,59 +138,6 @@ _TRACEBACK: Final = (
     )
     + ")"
 )
-_RATE_LIMIT: Final = (
-    r"(?i:rate[ _-]?limit(?:ed| exceeded| reached|ing)|too many requests|quota (?:exceeded|exhausted|reached)|"
-    r"insufficient_quota|exceeded (?:your|the) (?:current )?quota|\boverloaded(?:_error)?\b|resource_?exhausted)"
-)
-_TIMEOUT: Final = (
-    r"(?i:\btimed[ _-]?out\b|\bdeadline exceeded\b|\btime limit (?:exceeded|reached)|"
-    r"\btimeout (?:error|exceeded|expired|reached|after|of \d|while|waiting))|\bTimeout(?:Error|Exception|Expired)\b"
-)
-_LIMIT: Final = (
-    r"(?i:\bmax(?:imum)?[ _-]?(?:number of )?(?:turns?|steps?|iterations?|tool[ _]calls?|budget|retries|attempts)\b"
-    r".*\b(?:reached|exceeded|exhausted|hit)|\b(?:reached|exceeded|exhausted|hit|over)\b.*\b(?:"
-    r"max(?:imum)?[ _-]?(?:number of )?(?:turns?|steps?|iterations?)|"
-    r"(?:turn|step|iteration|recursion|sample|message|token|cost|time)[ _-]?(?:limit|budget))|"
-    r"\b(?:turn|step|iteration|recursion|sample|budget)[ _-]?(?:limit|budget)?[ _](?:exceeded|reached|exhausted)|"
-    r"\bMaxTurnsExceeded|\bout of budget)"
-)
-INVALID_ARGUMENTS: Final = (
-    _LEADING + r"(?i:(?:input )?validation (?:error|failed)|\d+ validation errors?|"
-    r"(?:invalid|unexpected|missing|unknown|unrecognized|malformed)(?: \w+){0,2} "
-    r"(?:argument|parameter|input|field|json|tool|function|schema|property|keyword|key|type|value)s?\b|"
-    r"(?:no such|unknown) (?:tool|function)|tool \S+ (?:not found|does not exist)|"
-    r"schema (?:mismatch|validation)|failed to parse)",
-    (
-        r"(?i:missing \d+ required|required (?:argument|parameter|property|field)|got an unexpected keyword|"
-        r"is a required property|does not match (?:the )?schema|field required|"
-        r"\b(?:must be|should be|expected) (?:<|>|=|at most|at least|one of|between|a |an |less|greater|positive|"
-        r"non-empty|of type))"
-    ),
-)
-_ACCESS_DENIED: Final = _LEADING + (
-    r"(?i:(?:permission|access) denied|unauthori[sz]ed|forbidden|not authori[sz]ed|"
-    r"authentication (?:failed|required)|rejected|blocked by|operation not permitted|denied)"
-)
-_OS_ERROR: Final = (
-    r"(?i:no such file or directory|command not found|file not found|is not recognized as an internal|"
-    r"connection (?:refused|reset)|could not resolve host|name or service not known|no space left on device|"
-    r"permission denied\W*$)"
-)
-_ERROR_PREFIX: Final = _LEADING + (
-    r"(?:(?i:error|fatal|failed|failure|exception|panic)\s*[:\]>!]|(?i:failed to|an error (?:has )?occurred|"
-    r"(?:tool|execution|runtime|internal|server|api|unexpected|unknown) error|"
-    r"error (?:\d|running|executing|calling|invoking|while|in|from|during|code|processing|fetching|reading|parsing))|"
-    r"(?:[A-Za-z_][\w.]*\.)?[A-Z]\w*(?:Error|Exception|Failure|Timeout|Interrupt|Exceeded)\s*[:(]|"
-    r"\[?Errno -?\d+\]|❌|tool_error)"
-)
-REFUSAL: Final = (
-    r"(?i)^\W*(?:(?:i['’]?m|i am) (?:very |so |really |truly )?sorry|sorry|i apologi[sz]e|unfortunately)?"
-    r"[,.!:;\s—–-]*(?:but )?(?:i|we)(?: am| are|['’]m|['’]re)? "
-    r"(?:cannot|can['’]t|can not|not able to|unable to|won['’]t|will not|must decline|have to decline)[^.!?\n]*"
-    r"\b(?:help|assist|comply|fulfil+|provide|do that|continue|support|discuss|engage|with (?:that|this)|request)"
-)
-_CUT: Final = r"(?i)(?:\[|\(|<|\.\.\.|…)[^\n\])>]*\b(?:truncated|omitted|cut off)\b[^\n]*\s*$"
-
 SOFT_RULES: Final = (
     Rule(
         "tool_is_error",
@@ -179,7 +151,7 @@ SOFT_RULES: Final = (
         "success_false",
         "the output's top level says that success, ok, completed or finalized is false, or names a failed status; or "
         "an attribute does",
-        f"lower(json_success) = 'false' OR {one_of('json_status', *_FAILED_STATUSES)} OR "
+        f"lower(json_success) = 'false' OR {_UNFINISHED} OR {one_of('json_status', *_FAILED_STATUSES)} OR "
         f"{one_of('said_success', 'false', '0')}",
     ),
     Rule("error_field", "the output's top level has an error that is not empty", "json_problem IS NOT NULL"),
@@ -193,36 +165,41 @@ SOFT_RULES: Final = (
     Rule(
         "rate_limit",
         "a short output speaks of a rate limit, a quota or overload",
-        f"brief AND {_matches('words', _RATE_LIMIT)}",
+        f"brief AND {_matches('words', RATE_LIMIT)}",
     ),
     Rule(
         "timeout",
         "a short output says that something timed out",
-        f"lower(json_timed_out) = 'true' OR (brief AND {_matches('words', _TIMEOUT)})",
+        f"lower(json_timed_out) = 'true' OR (brief AND {_matches('words', TIMEOUT)})",
     ),
     Rule(
         "limit_reached",
         "a turn, step, iteration, budget or recursion limit was reached",
-        f"(brief AND {_matches('words', _LIMIT)}) OR "
+        f"(brief AND {_matches('words', LIMIT)}) OR "
         f"{_matches('said_stop', r'(?i:max|limit|budget|exceeded|exhausted|aborted)')}",
         of_its_own=True,
     ),
     Rule(
         "invalid_arguments",
         "a short output says that the tool, its arguments or their shape were wrong",
-        f"brief AND {_matches('words', *INVALID_ARGUMENTS)}",
+        f"brief AND {_matches('words', *WRONG_ARGUMENTS)}",
     ),
     Rule(
         "access_denied",
         "a short output says that access was denied",
-        f"brief AND {_matches('words', _ACCESS_DENIED)}",
+        f"brief AND {_matches('words', ACCESS_DENIED)}",
     ),
     Rule(
         "os_error",
         "a short output says that a file, command or host was not found or not usable",
-        f"brief AND {_matches('words', _OS_ERROR)}",
+        f"brief AND {_matches('words', OS_ERROR)}",
     ),
-    Rule("error_prefix", "the output starts as error messages do", _matches("head", _ERROR_PREFIX)),
+    Rule(
+        "error_prefix",
+        "the output starts as error messages do",
+        f"({_matches('head', ERROR_PREFIX)} OR (brief AND {_matches('words', LOGGED_ERROR)})) "
+        f"AND NOT {_matches('head', NO_ERROR)}",
+    ),
     Rule(
         "refusal",
         "a model's short answer declines to help",
@@ -250,7 +227,7 @@ SOFT_RULES: Final = (
     Rule(
         "truncated_output",
         "a tool's output ends with a note that it was cut",
-        f"{_IS_TOOL} AND {_matches('tail', _CUT)}",
+        f"{_IS_TOOL} AND {_matches('tail', CUT)}",
         f"'output cut: ' || regexp_extract(tail, {quoted(LAST_LINE)}, 1)",
         of_its_own=True,
     ),

@@ -108,8 +108,8 @@ def read_failure_modes(
     # The example comes from a failing trace if there is one; the earliest such span, so that it stays the same.
     first = "(outcome <> 'fail', coalesce(start, 9223372036854775807), trace_id, span_id)"
     ((total, failing, passing),) = snapshot.query(
-        "SELECT count(*), count(CASE WHEN outcome = 'fail' THEN 1 END), count(CASE WHEN outcome = 'pass' THEN 1 END) "
-        f"FROM traces WHERE {selected}",
+        "SELECT count(*), count(*) FILTER (WHERE outcome = 'fail'), count(*) FILTER (WHERE outcome = 'pass') "
+        "FROM traces WHERE " + selected,
         values,
         work,
     )

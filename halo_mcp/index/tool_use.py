@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from halo_mcp.index.failure_rules import INVALID_ARGUMENTS, LOOP_RULE, quoted
+from halo_mcp.index.failure_patterns import INVALID_ARGUMENTS
+from halo_mcp.index.failure_rules import LOOP_RULE, quoted
 from halo_mcp.index.filters import DURATION_MS
 
 if TYPE_CHECKING:
@@ -119,20 +120,22 @@ FROM calls WINDOW turns AS (PARTITION BY trace_key, agent ORDER BY start NULLS L
 """
 _TOOLS: Final = f"""
 WITH calls AS ({_CALLS}), sequenced AS ({_SEQUENCED})
-SELECT tool, count(*), count(DISTINCT trace_key), count_if(failed), count_if(hard),
-  count_if(failed AND failure_text IS NOT NULL AND ({
-    " OR ".join(f"regexp_matches(failure_text, {quoted(p)})" for p in INVALID_ARGUMENTS)
-})),
-  count_if(failed AND next_tool IS NOT DISTINCT FROM tool), count_if(failed AND succeeds_later),
-  count_if(in_loop AND (last_tool IS DISTINCT FROM tool OR last_input IS DISTINCT FROM input_hash)), count_if(in_loop),
-  count_if(repeats AND NOT failed), coalesce(sum(CASE WHEN repeats AND NOT failed THEN output_chars END), 0)::BIGINT,
+SELECT tool, count(*), count(DISTINCT trace_key), count(*) FILTER (WHERE failed), count(*) FILTER (WHERE hard),
+  count(*) FILTER (WHERE failed
+    AND ({" OR ".join(f"regexp_matches(failure_text, {quoted(p)})" for p in INVALID_ARGUMENTS)})),
+  count(*) FILTER (WHERE failed AND next_tool = tool),
+  count(*) FILTER (WHERE failed AND succeeds_later),
+  count(*) FILTER (WHERE in_loop AND (last_tool IS DISTINCT FROM tool OR last_input IS DISTINCT FROM input_hash)),
+  count(*) FILTER (WHERE in_loop),
+  count(*) FILTER (WHERE repeats AND NOT failed),
+  coalesce(sum(CASE WHEN repeats AND NOT failed THEN output_chars END), 0)::BIGINT,
   quantile_cont(ms, [0.5, 0.95]), max(ms), quantile_cont(output_chars, [0.5, 0.95]), max(output_chars),
   count(DISTINCT CASE WHEN outcome = 'fail' THEN trace_key END),
   count(DISTINCT CASE WHEN outcome = 'pass' THEN trace_key END),
   count(DISTINCT CASE WHEN outcome = 'fail' AND failed THEN trace_key END),
   count(DISTINCT CASE WHEN outcome = 'pass' AND failed THEN trace_key END)
 FROM sequenced JOIN (SELECT trace_key, outcome FROM traces WHERE {{selected}}) USING (trace_key)
-GROUP BY tool ORDER BY count_if(failed) DESC, count(*) DESC, tool
+GROUP BY tool ORDER BY count(*) FILTER (WHERE failed) DESC, count(*) DESC, tool
 """
 _STEPS: Final = f"""
 WITH calls AS ({_CALLS}), steps AS (
@@ -143,9 +146,9 @@ SELECT before, after, count(*) AS n FROM (
 GROUP BY ALL ORDER BY n DESC, before NULLS FIRST, after NULLS LAST
 """
 _TOTALS: Final = """
-SELECT count(*), count(CASE WHEN outcome = 'fail' THEN 1 END), count(CASE WHEN outcome = 'pass' THEN 1 END),
-  count(CASE WHEN trace_key IN (
-    SELECT trace_key FROM spans WHERE observation_kind = 'TOOL' AND tool_name IS NOT NULL) THEN 1 END)
+SELECT count(*), count(*) FILTER (WHERE outcome = 'fail'), count(*) FILTER (WHERE outcome = 'pass'),
+  count(*) FILTER (WHERE trace_key IN (
+    SELECT trace_key FROM spans WHERE observation_kind = 'TOOL' AND tool_name IS NOT NULL))
 FROM traces WHERE {selected}
 """
 _MIXED: Final = """

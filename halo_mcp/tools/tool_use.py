@@ -65,13 +65,13 @@ def analyze_tool_use(
     page.add(_transition_line(found))
     if found.mixed_task_count:
         page.add(
-            f"{counted(found.mixed_task_count, 'task')} with passing and failing runs, e.g. {found.mixed_tasks[0][0]}"
+            f"{counted(found.mixed_task_count, 'task')} with passing and failing runs, e.g. {name(found.mixed_tasks[0][0])}"
         )
     return Answer(page.close(_next(call, found, chosen, filters)), _json(found, chosen))
 
 
 def _tool_lines(tool: ToolFacts, found: ToolUse) -> str:
-    lines = [f"{name(tool.name)}: {counted(tool.calls, 'call')} in {counted(tool.traces, 'trace')}"]
+    lines = [f"tool {name(tool.name)}: {counted(tool.calls, 'call')} in {counted(tool.traces, 'trace')}"]
     if tool.failures:
         soft = tool.failures - tool.hard_failures
         detail = f"; {number(soft)} with status OK" if soft else ""
