@@ -123,7 +123,8 @@ def stages(rows: str, hard_text: str) -> str:
     )
     soft_text = by_rule("soft_rules", [rule.text for rule in SOFT_RULES])
     text = (
-        f"left(trim(CASE WHEN status_code = 'ERROR' THEN {hard_text} WHEN soft_rules <> 0 THEN {soft_text} END, ' \n\r\t'), "
+        f"left(trim(CASE WHEN status_code = 'ERROR' THEN {hard_text} "
+        f"WHEN soft_rules <> 0 THEN {soft_text} END, ' \n\r\t'), "
         f"{TEXT_CHARS})"
     )
     told = f"SELECT *, {text} AS failure_text FROM ({ruled})"

@@ -89,7 +89,10 @@ ERROR_PREFIX: Final = LEADING + (
     r"\[?Errno -?\d+\]|❌|tool_(?:use_)?error)"
 )
 LOGGED_ERROR: Final = r"(?i)^\W*\[\s*(?:error|fatal|failed|failure|exception|panic)\s*\]"
-NO_ERROR: Final = r"(?i)^\W*[\w ]{0,30}[:=]\s*(?:\W*$|(?:0|no|none|null|nil|false|n/a|no errors?)\s*(?:[,;.\n]|$)|raised (?:when|if|by)\b)"
+NO_ERROR: Final = (
+    r"(?i)^\W*[\w ]{0,30}[:=]\s*(?:\W*$|(?:0|no|none|null|nil|false|n/a|no errors?)\s*(?:[,;.\n]|$)|"
+    r"raised (?:when|if|by)\b)"
+)
 """A heading, or a count or value that says that there is no error; or a manual's entry."""
 REFUSAL: Final = (
     r"(?i)^\W*(?:as an ai[^,.\n]*, )?(?:(?:i['’]?m|i am) (?:very |so |really |truly )?sorry|sorry|i apologi[sz]e|"
