@@ -17,7 +17,7 @@ from halo_mcp.index import failure_columns, semconv
 from halo_mcp.index.failure_patterns import ERROR_PREFIX
 from halo_mcp.index.failure_rules import DEFAULT_RULES, LOOP_CALLS, LOOP_RULE, STATUS_RULE, first_rule, mask, quoted
 
-INDEX_VERSION: Final = 5
+INDEX_VERSION: Final = 6
 """Bump when a column, a derivation or the layout of a segment changes: older indexes are then rebuilt."""
 
 MESSAGE_CHARS: Final = 500

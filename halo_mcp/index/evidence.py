@@ -34,11 +34,14 @@ def quote_failure(record: Mapping[str, Json], rule: str, text: str | None) -> Qu
     At most QUOTE_CHARS characters, on one line.
     """
     # What the span itself says comes first, then the innermost value: text inside JSON rather than the JSON.
+    # A stack trace repeats the message, so it comes last of all.
     values = sorted(decoded_values(record), key=lambda value: (value[0].startswith(_HISTORY), len(value[1])))
-    for wanted in _spellings(rule, text):
-        for path, value in values:
-            if (at := value.find(wanted)) >= 0:
-                return Quote(path, value[at : at + len(wanted)])
+    messages = [value for value in values if not value[0].endswith(semconv.EXCEPTION_STACKTRACE)]
+    for among in (messages, values):
+        for wanted in _spellings(rule, text):
+            for path, value in among:
+                if wanted in value:
+                    return Quote(path, wanted)
     for path, value in values:
         if _shows(rule, path) and (line := _line(value, last=rule in _ENDS_TELL)):
             return Quote(path, line)

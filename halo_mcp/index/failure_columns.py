@@ -128,8 +128,11 @@ def stages(rows: str, hard_text: str) -> str:
         f"FROM ({ends})"
     )
     soft_text = by_rule("soft_rules", [rule.text for rule in SOFT_RULES])
-    told = f"CASE WHEN status_code = 'ERROR' THEN {hard_text} WHEN soft_rules <> 0 THEN {soft_text} END"
-    text = f"left(trim({told}, ' \n\r\t'), {TEXT_CHARS})"
+    text = (
+        f"left(trim(CASE WHEN status_code = 'ERROR' THEN {hard_text} "
+        f"WHEN soft_rules <> 0 THEN {soft_text} END, ' \n\r\t'), "
+        f"{TEXT_CHARS})"
+    )
     told = f"SELECT *, {text} AS failure_text FROM ({ruled})"
     return f"SELECT *, {_mode()} AS failure_mode FROM ({told})"
 

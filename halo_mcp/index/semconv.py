@@ -102,6 +102,7 @@ FINISH_REASON: Final = (
 
 EXCEPTION_TYPE: Final = ("exception.type", "error.type")
 EXCEPTION_MESSAGE: Final = ("exception.message",)
+EXCEPTION_STACKTRACE: Final = "exception.stacktrace"
 EXCEPTION_EVENT: Final = "exception"
 EVENTS_ATTRIBUTE: Final = "otel.events"
 LINKS_ATTRIBUTE: Final = "otel.links"

@@ -120,6 +120,8 @@ def _quote(item: FailureEvidence) -> str:
 def _closing(
     call: Call, found: FailureModes, end: int, arguments: dict[str, Any], next_cursor: str, limit: int
 ) -> list[str]:
+    if not found.total_traces:
+        return ["No trace matches; drop a filter."]
     if not found.mode_count:
         return ["Nothing failed by status or by the counted rules. That is not success: see outcomes in the overview."]
     lines: list[str] = []

@@ -118,7 +118,7 @@ def _groups(found: DatasetMatches, group_by: MatchGroupKey | None) -> list[str]:
         f"{group_by} | matching spans | traces" + (" | failing (of all failing) | passing (of all passing)" * outcomes)
     ]
     for group in found.groups:
-        value = "(none)" if group.value is None else name(group.value)
+        value = "  (none)" if group.value is None else f"  {name(group.value)}"
         cells = [value, number(group.spans), number(group.traces.traces)]
         if outcomes:
             cells.append(share(group.traces.failing, found.selected.failing))

@@ -22,6 +22,7 @@ _TOOLS_SHOWN: Final = 12
 _STEPS_SHOWN: Final = 8
 _UNUSED_SHOWN: Final = 10
 _JSON_TOOLS: Final = 200
+_JSON_CALLS: Final = 100
 _CALLS_SHOWN: Final = 60
 _ARGUMENT_CHARS: Final = 300
 _ERROR_CHARS: Final = 120
@@ -167,7 +168,7 @@ def _one_trace(call: Call, trace_id: str, against: str) -> Answer:
     page = Page(DEFAULT_CHARS, reserve=500)
     page.add(f"trace {trace.trace_id} · outcome {trace.outcome} · {counted(len(calls), 'tool call')}")
     page.add_cut(_sequence(calls))
-    data: dict[str, Any] = {"trace_id": trace.trace_id, "outcome": trace.outcome, "calls": [asdict(c) for c in calls]}
+    data: dict[str, Any] = {"trace_id": trace.trace_id, "outcome": trace.outcome, **_calls_json(calls)}
     if not other_id:
         page.add("No run of the same task with the other outcome is known; name one in against.")
         return Answer(page.close(call_text("view_trace", dataset=call.named, trace_id=trace.trace_id)), data)
@@ -177,9 +178,17 @@ def _one_trace(call: Call, trace_id: str, against: str) -> Answer:
     page.add_cut(_sequence(others))
     parting = first_divergence(calls, others)
     page.add(_parting(call, (trace.trace_id, trace.outcome, calls), (other.trace_id, other.outcome, others)))
-    data["against"] = {"trace_id": other.trace_id, "outcome": other.outcome, "calls": [asdict(c) for c in others]}
+    data["against"] = {"trace_id": other.trace_id, "outcome": other.outcome, **_calls_json(others, parting.same)}
+    data |= _calls_json(calls, parting.same)
     data["first_divergence"] = asdict(parting)
     return Answer(page.close(_next_views(call, trace.trace_id, calls, parting.same)), data)
+
+
+def _calls_json(calls: Sequence[ToolCall], near: int = 0) -> dict[str, Any]:
+    """At most _JSON_CALLS calls, from some before position ``near`` on."""
+    first = max(0, min(near - _JSON_CALLS // 2, len(calls) - _JSON_CALLS))
+    shown = calls[first : first + _JSON_CALLS]
+    return {"calls": [asdict(one) for one in shown], "first_call": first, "call_count": len(calls)}
 
 
 def _sequence(calls: Sequence[ToolCall]) -> str:
