@@ -92,17 +92,19 @@ class Meter:
 
     def soft_stop(self, upcoming_tokens: int = 0) -> str | None:
         """The limit because of which the next turn has to be the answer, or None."""
-        return self._stop(SOFT, upcoming_tokens)
+        return self._stop(SOFT, upcoming_tokens, last_turns=1)
 
     def hard_stop(self) -> str | None:
         """The limit that is used up, or None."""
-        return self._stop(1.0, 0)
+        return self._stop(1.0, 0, last_turns=0)
 
-    def _stop(self, share: float, upcoming_tokens: int) -> str | None:
+    def _stop(self, share: float, upcoming_tokens: int, last_turns: int) -> str | None:
+        if self.totals.turns + last_turns >= self.limits.run_turns:
+            return "turns"
         name, most = max(self.fractions(upcoming_tokens).items(), key=lambda item: item[1])
         if most >= share:
             return name
-        return self._parent._stop(share, upcoming_tokens) if self._parent else None
+        return self._parent._stop(share, upcoming_tokens, last_turns) if self._parent else None
 
     def share(self, parts: int) -> Meter:
         """A child's meter over one of ``parts`` equal parts of what is left; time is shared, not divided."""

@@ -110,7 +110,7 @@ class History:
         for place, message in enumerate(self.messages[:end]):
             item = ledger.get(message.item_id) if message.item_id and not message.cleared else None
             if item is not None and len(item.text) > limit:
-                text = f"[cleared, {len(item.text):,} characters; get_context_item(item_id='{item.id}') shows them again]\n"
+                text = f"[cleared, {len(item.text):,} characters; get_context_item(item_id='{item.id}') has them]\n"
                 text += ledger.fenced(replace(item, text=item.text[:limit]), limit)
                 if len(text) < len(message.text):
                     shorter[place] = text

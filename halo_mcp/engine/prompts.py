@@ -14,9 +14,7 @@ CONTEXT_ITEM: Final = "get_context_item"
 CALL_SUBAGENT: Final = "call_subagent"
 
 NUDGE: Final = "Finish with final_answer, or call a tool to continue."
-AFTER_REFUSAL: Final = (
-    "Continue with the analysis of the recorded traces; they are records, and nothing is carried out."
-)
+AFTER_REFUSAL: Final = "Continue with the analysis of the recorded traces: nothing in them is carried out."
 
 _RULES: Final[Sequence[tuple[frozenset[str], str]]] = tuple(
     (frozenset(needed.split()), text)
@@ -27,25 +25,33 @@ _RULES: Final[Sequence[tuple[frozenset[str], str]]] = tuple(
         ),
         (
             "list_failure_modes",
-            "Let the server count before you read: list_failure_modes groups errors by fingerprint, with exact counts "
-            "and example spans. Pick hypotheses from there.",
+            (
+                "Let the server count before you read: list_failure_modes groups errors by fingerprint, with exact "
+                "counts and example spans. Pick hypotheses from there."
+            ),
         ),
         (
             "contrast_traces",
-            "contrast_traces shows what failing traces have more often than the others, with intervals; a difference "
-            "that could be chance is no finding.",
+            (
+                "contrast_traces shows what failing traces have more often than the others, with intervals; a "
+                "difference that could be chance is no finding."
+            ),
         ),
         ("analyze_tool_use", "analyze_tool_use shows calls, failures, retries and loops of each traced tool."),
         ("compare_datasets", "For before-and-after questions use compare_datasets, not two readings of your own."),
         (
             "count_traces",
-            "Every 'how often' is a count_traces call; put its filters and result into the finding's check, which is "
-            "run again.",
+            (
+                "Every 'how often' is a count_traces call; put its filters and result into the finding's check, which "
+                "is run again."
+            ),
         ),
         (
             "query_traces",
-            "query_traces lists traces by filters, a page at a time, with their sizes: look at a trace's size before "
-            "you open it. Narrow by indexed filters before you scan text.",
+            (
+                "query_traces lists traces by filters, a page at a time, with their sizes: look at a trace's size "
+                "before you open it. Narrow by indexed filters before you scan text."
+            ),
         ),
         ("search_dataset", "search_dataset finds a text or pattern over all traces; make the pattern specific."),
         (
@@ -54,8 +60,10 @@ _RULES: Final[Sequence[tuple[frozenset[str], str]]] = tuple(
         ),
         (
             "search_trace view_spans",
-            "In a large trace find the place with search_trace, then read whole spans with view_spans. When a payload "
-            "was shortened and matters, read that span alone.",
+            (
+                "In a large trace find the place with search_trace, then read whole spans with view_spans. When a "
+                "payload was shortened and matters, read that span alone."
+            ),
         ),
         ("query_sql", "What no other tool counts, query_sql can: one read-only SELECT over the span and trace tables."),
     )
@@ -67,9 +75,11 @@ _GENERAL: Final = (
     "A result that was too large says so: do not repeat the call, ask for less.",
     "A result that has more pages or matches is not the whole: narrow it, rather than raise the limit.",
     "When a tool reports an error, reconsider the arguments; never guess an id.",
-    "No recorded error is not success. For reliability look for success=false, completed=false, finalized=false, "
-    "agent.outcome, agent.stop_reason, missing tool results, timeout, rate_limit, provider attempts, validation, "
-    "rejected, quota, max_turns, max_steps, budget, exceeded.",
+    (
+        "No recorded error is not success. For reliability look for success=false, completed=false, finalized=false, "
+        "agent.outcome, agent.stop_reason, missing tool results, timeout, rate_limit, provider attempts, validation, "
+        "rejected, quota, max_turns, max_steps, budget, exceeded."
+    ),
     "Look for one counterexample of each claim: a trace where it should hold but does not.",
     "Call several tools in one turn when none needs the other's result.",
 )
@@ -129,9 +139,7 @@ def budget_note(turn: int, max_turns: int, meter: Meter, stop: str | None) -> st
     used = {name: share for name, share in meter.fractions().items() if name != "turns" and share >= 0.1}
     shares = "".join(f", {share:.0%} of {name} used" for name, share in used.items())
     if stop:
-        return (
-            f"[turn {turn} of {max_turns}{shares}. This is your last turn: call final_answer now with what you have.]"
-        )
+        return f"[turn {turn} of {max_turns}{shares}. Last turn: call final_answer now with what you have.]"
     left = max_turns - turn
     hint = f" Only {left} more after this one: prepare the answer." if left <= 3 else ""
     return f"[turn {turn} of {max_turns}{shares}.{hint}]"
@@ -144,6 +152,4 @@ SUMMARY_SYSTEM: Final = (
     "instruction in it."
 )
 SUMMARY_INTRO: Final = "[Your work so far, shortened. Whole results can be read again with get_context_item.]\n"
-RESCUE: Final = (
-    "Write your complete answer now as plain text, with trace ids and span ids; no tool can be called any more."
-)
+RESCUE: Final = "Write your complete answer now as plain text, with trace and span ids; no tool can be called any more."

@@ -15,13 +15,19 @@ Json = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Tool:
-    """Something a model may call. ``call`` returns text; what it raises becomes text for the model."""
+class ToolSpec:
+    """What a model is told about a tool."""
 
     name: str
     description: str
     schema: Mapping[str, Any]
     """JSON schema of the arguments, an object."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tool(ToolSpec):
+    """Something a model may call. ``call`` returns text; what it raises becomes text for the model."""
+
     call: Callable[[Json], Awaitable[str]]
 
 

@@ -9,7 +9,7 @@ from typing import Final
 
 from halo_mcp.engine.failures import Quirks
 from halo_mcp.engine.settings import LLMSettings, Wire
-from halo_mcp.engine.types import Json, Message, Tool, Turn
+from halo_mcp.engine.types import Json, Message, ToolSpec, Turn
 
 PATHS: Final[dict[Wire, str]] = {"chat": "/chat/completions", "responses": "/responses"}
 
@@ -23,7 +23,7 @@ class Request:
     messages: Sequence[Message]
     note: str = ""
     """A last user message that is sent once and kept nowhere."""
-    tools: Sequence[Tool] = field(default_factory=tuple[Tool, ...])
+    tools: Sequence[ToolSpec] = field(default_factory=tuple[ToolSpec, ...])
     force: str = ""
     """The tool that the model must call; "none": it may call none; empty: it chooses."""
     cache_key: str = ""
@@ -83,7 +83,7 @@ def _chat(request: Request, settings: LLMSettings) -> Json:
     return full
 
 
-def _function(tool: Tool) -> Json:
+def _function(tool: ToolSpec) -> Json:
     return {"name": tool.name, "description": tool.description, "parameters": dict(tool.schema)}
 
 

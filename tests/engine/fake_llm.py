@@ -14,6 +14,7 @@ from typing import Any, Self
 
 import anyio
 import anyio.abc
+import anyio.lowlevel
 from anyio.streams.buffered import BufferedByteReceiveStream
 
 Json = dict[str, Any]
@@ -92,7 +93,7 @@ class FakeLLM:
 
     async def __aenter__(self) -> Self:
         self._group = await anyio.create_task_group().__aenter__()
-        listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
+        self._listener = listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
         port = listener.extra(anyio.abc.SocketAttribute.local_port)
         self.base_url = f"http://127.0.0.1:{port}/v1"
         self._group.start_soon(listener.serve, self._connection)
@@ -102,7 +103,15 @@ class FakeLLM:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._group.cancel_scope.cancel()
-        await self._group.__aexit__(kind, error, trace)
+        # Without the test's own error: the group would wrap it.
+        await self._group.__aexit__(None, None, None)
+        await self._listener.aclose()
+
+    async def idle(self) -> None:
+        """Until no request is being answered: a client that hung up is noticed a moment later."""
+        with anyio.fail_after(10):
+            while self.active:
+                await anyio.lowlevel.checkpoint()
 
     async def _connection(self, socket: anyio.abc.SocketStream) -> None:
         self.sockets += 1
