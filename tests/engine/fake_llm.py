@@ -61,6 +61,8 @@ class Status:
     code: int
     error: Json | None = None
     headers: Mapping[str, str] = field(default_factory=dict[str, str])
+    before: Callable[[], Any] | None = None
+    """Awaited before the first byte is sent."""
 
 
 @dataclass
@@ -153,7 +155,7 @@ class FakeLLM:
             except (anyio.EndOfStream, anyio.BrokenResourceError):
                 self.disconnects.append(index)
             return False
-        if isinstance(step, Reply) and step.before:
+        if step.before:
             await step.before()
         if isinstance(step, Status):
             error = step.error or {"message": f"status {step.code}", "code": None}
@@ -314,6 +316,21 @@ def _split(text: str, size: int) -> list[str]:
 
 def _sse(data: Json) -> bytes:
     return b"data: " + json.dumps(data).encode() + b"\n\n"
+
+
+class Meeting:
+    """Lets nobody pass before so many have come; to be used as ``before``."""
+
+    def __init__(self, size: int) -> None:
+        self._missing = size
+        self._all = anyio.Event()
+
+    async def __call__(self) -> None:
+        self._missing -= 1
+        if self._missing == 0:
+            self._all.set()
+        with anyio.fail_after(10):
+            await self._all.wait()
 
 
 def answer(text: str = "done", **arguments: Any) -> Reply:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import anyio
@@ -13,7 +14,7 @@ from halo_mcp.engine.client import Endpoint
 from halo_mcp.engine.run import Run
 from halo_mcp.engine.settings import Wire
 from halo_mcp.engine.types import Json
-from tests.engine.fake_llm import FakeLLM, Hang, Reply, Status, Step, answer, conversation, tool_results
+from tests.engine.fake_llm import FakeLLM, Hang, Meeting, Reply, Status, Step, answer, conversation, tool_results
 from tests.engine.harness import TOOLS, WIRES, play, settings_for
 
 LOOK = Reply(calls=[("view_trace", {"n": 1})])
@@ -41,27 +42,20 @@ def child_results(request: Json) -> list[Json]:
 
 
 def turn_of(request: Json) -> int:
-    """How many turns the asking agent has behind it."""
-    return len([item for item in conversation(request) if item.get("role") == "assistant" or "arguments" in item])
+    """How many turns the asking agent has behind it, as its budget note says."""
+    found = re.match(r"\[turn (\d+) of", str(conversation(request)[-1]["content"]))
+    assert found
+    return int(found[1]) - 1
 
 
 @WIRES
 async def test_subagents_of_one_turn_run_in_parallel_up_to_the_cap(wire: Wire) -> None:
-    both = anyio.Event()
-    waiting = 0
-
-    async def meet() -> None:
-        nonlocal waiting
-        waiting += 1
-        if waiting == 2:
-            both.set()
-        with anyio.fail_after(10):
-            await both.wait()
+    two = Meeting(2)
 
     def script(request: Json) -> Step:
         if is_child(request):
             reply = answer(f"found {first_message(request)}")
-            reply.before = meet
+            reply.before = two
             return reply
         return delegate(6) if turn_of(request) == 0 else answer("ok")
 
@@ -158,20 +152,15 @@ async def test_what_a_subagent_found_is_in_the_answer_of_a_run_that_had_to_stop(
 
 
 async def test_a_wait_that_one_agent_was_told_holds_the_others_too() -> None:
-    met, limited = anyio.Event(), 0
-    arrived: list[float] = []
-
-    async def hold() -> None:
-        met.set()
+    limited, both = 0, Meeting(2)
 
     def script(request: Json) -> Step:
         nonlocal limited
         if not is_child(request):
             return delegate(2) if turn_of(request) == 0 else answer("ok")
-        if limited < 2:  # both children meet the limit with their first request
+        if limited < 2:
             limited += 1
-            return Status(429, {"message": "slow down"}, {"retry-after-ms": "300"})
-        arrived.append(anyio.current_time())
+            return Status(429, {"message": "slow down"}, {"retry-after-ms": "300"}, both)
         return answer("child")
 
     played = await play(script)
@@ -209,15 +198,13 @@ async def test_cancelling_closes_the_sockets_of_all_subagents() -> None:
 
 
 async def test_two_agents_that_meet_the_same_unknown_parameter_both_go_on() -> None:
-    both, waiting = anyio.Event(), 0
+    both = Meeting(2)
 
     def script(request: Json) -> Step:
-        nonlocal waiting
         if not is_child(request):
-            request.pop("temperature", None)
             return delegate(2) if turn_of(request) == 0 else answer("ok")
         if "temperature" in request:
-            return Status(400, {"message": "temperature is not supported", "code": None})
+            return Status(400, {"message": "temperature is not supported", "code": None}, before=both)
         return answer("child")
 
     played = await play(script, settings={"temperature": 0.1})
