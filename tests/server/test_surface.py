@@ -22,6 +22,7 @@ def dataset(tmp_path: Path) -> Path:
         agent("root", name="planner", ms=500),
         llm("think", "root", tokens=(10, 2), start_ms=1, attributes={"llm.model_name": "m-1"}),
         span("act", "root", kind="TOOL", start_ms=5, error="no such city", attributes={"tool.name": "geo"}),
+        agent("other", name="planner", trace="t2"),
     )
 
 
@@ -93,7 +94,7 @@ CALLS: Final[dict[str, dict[str, Any]]] = {
     "view_spans": {"trace_id": "t1", "span_ids": ["act"]},
     "search_trace": {"trace_id": "t1", "pattern": "city"},
     "contrast_traces": {"group_a": {"has_errors": True}},
-    "compare_datasets": {"filters_before": {"has_errors": True}},
+    "compare_datasets": {"filters_before": {"trace_ids": ["t1"]}, "filters_after": {"trace_ids": ["t2"]}},
     "query_sql": {"sql": "SELECT span_id, tool_name FROM spans ORDER BY 1"},
     "run_code": {"code": "len(spans())"},
     "search_dataset": {"pattern": "city"},
