@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import fields
 from functools import cached_property, partial
@@ -31,6 +31,7 @@ from halo_mcp.index.formats.sniff import why_not_traces
 from halo_mcp.index.harness import HarnessVersions, read_versions
 from halo_mcp.index.harness_facts import Configuration
 from halo_mcp.index.harness_reading import Version, read_configuration
+from halo_mcp.index.identify import find_ids, sample_ids
 from halo_mcp.index.ids import normalize_id
 from halo_mcp.index.measure import read_measured
 from halo_mcp.index.overview import read_overview
@@ -48,6 +49,7 @@ from halo_mcp.index.span import Json, Span, as_mapping
 from halo_mcp.index.store import (
     Count,
     GroupKey,
+    IdMatch,
     Measured,
     Overview,
     SearchResult,
@@ -462,6 +464,14 @@ class LocalStore:
             after=after,
             work=work,
         )
+
+    # --- ids ----------------------------------------------------------------------------------------------------
+    def find_ids(self, texts: Collection[str], work: Work, trace_id: str = "") -> dict[str, tuple[IdMatch, ...]]:
+        snapshot = self._current
+        return find_ids(snapshot, texts, self._key(snapshot, trace_id) if trace_id else None, work)
+
+    def sample_ids(self, work: Work) -> list[str]:
+        return sample_ids(self._current, work)
 
     def _chosen(
         self, snapshot: Snapshot, key: int, trace_id: str, span_ids: Sequence[str]
