@@ -19,6 +19,7 @@ Verdict = Literal[
     "unknown_id",
     "ambiguous_id",
     "too_short",
+    "too_long",
     "unchecked",
 ]
 """The first three: the quote stands in the cited span (anywhere in the trace when none was cited). Moved: it stands, or

@@ -24,7 +24,7 @@ from halo_mcp.index.work import Work
 
 MAX_NEAREST: Final = 50
 """For so many missing quotes it is told what stands there instead."""
-MAX_EVIDENCE: Final = 1_000
+MAX_EVIDENCE: Final = 300
 MAX_CHECKS: Final = 100
 _ALL_SPANS: Final = 1 << 40
 
@@ -196,7 +196,8 @@ class _Run:
         if number in self._found:
             span_id, found = self._found[number]
             elsewhere = bool(cited.span_id) and span_id != citation.span_id
-            reason = citation.reason if not elsewhere else "the quote stands in another span of the trace"
+            other = f"the quote stands here, not in {citation.span_id or 'the cited span'}" if elsewhere else ""
+            reason = "; ".join(part for part in (citation.reason, other) if part)
             moved: Verdict = "moved" if elsewhere or citation.moved else found.tier
             return replace(verdict, verdict=moved, span_id=span_id, tier=found.tier, path=found.path, reason=reason)
         if citation.failed:
@@ -205,7 +206,7 @@ class _Run:
             return replace(verdict, verdict="moved" if citation.moved else "exists", reason=citation.reason)
         if number not in self._quotes:
             reason = f"the quote is longer than {MAX_QUOTE_CHARS:,} characters: give the telling words"
-            return replace(verdict, verdict="too_short", reason=reason)
+            return replace(verdict, verdict="too_long", reason=reason)
         if self._quotes[number].alphanumeric_count < MIN_CHARS:
             reason = f"too short to verify: fewer than {MIN_CHARS} letters and digits"
             return replace(verdict, verdict="too_short", reason=reason)
