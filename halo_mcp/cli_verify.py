@@ -9,9 +9,11 @@ from typing import Annotated, Any, Final, cast
 
 import typer
 
-from halo_mcp.errors import BadArgument, shown, why_unusable
-from halo_mcp.terminal import Deadline, IndexDir, Json, Sources, app, show
+from halo_mcp.errors import BadArgument, HaloError, shown, why_unusable
+from halo_mcp.terminal import Deadline, IndexDir, Json, Sources, app, printable, show
 
+_UNDECIDED: Final = 2
+"""Exit code where there is no verdict: a pipeline must take that neither for success nor for a forged citation."""
 _MAX_BYTES: Final = 64 << 20
 _LISTS: Final = ("claims", "findings")
 
@@ -24,14 +26,18 @@ def verify(
     deadline_s: Deadline = None,
     as_json: Json = False,
 ) -> None:
-    """Check that the ids, quotes and counts of a diagnosis exist: exit code 0 when all do, 1 when something is missing.
+    """Check that what a diagnosis cites exists: exit code 0 when all does, 1 when something is missing, 2 when
+    something cannot be checked.
 
     It shows that words are there, not that they mean what a claim says.
     """
-    claims, answer = _read(file)
-    data = show(sources, index_dir, deadline_s, "verify_evidence", {"claims": claims, "answer": answer}, as_json)
-    if data["failed"]:
-        raise typer.Exit(1)
+    try:
+        claims, answer = _read(file)
+        data = show(sources, index_dir, deadline_s, "verify_evidence", {"claims": claims, "answer": answer}, as_json)
+    except HaloError as error:
+        typer.echo(f"halo-mcp: {printable(str(error))}", err=True)
+        raise typer.Exit(_UNDECIDED) from None
+    raise typer.Exit(1 if data["failed"] else _UNDECIDED if data["undecided"] else 0)
 
 
 def _read(file: str) -> tuple[list[Any], str]:

@@ -7,7 +7,6 @@ from typing import Any, Final
 
 from halo_mcp.index import semconv
 from halo_mcp.index.json_text import json_text
-from halo_mcp.index.patterns import decoded_values
 from halo_mcp.index.span import Event, Json, Span, as_text
 
 RAW_PATH: Final = "(whole span as JSON)"
@@ -21,6 +20,8 @@ def span_texts(span: Span) -> list[tuple[str, str]]:
 
     What the span itself says comes before the messages it was sent, and text inside JSON before the JSON around it.
     """
+    from halo_mcp.index.patterns import decoded_values
+
     content: dict[str, Any] = {
         **span.extra,
         "name": span.name,

@@ -111,3 +111,12 @@ class Verification:
             or any(one.verdict in FAILED for one in self.evidence)
             or any(check.verdict == "wrong" for check in self.checks)
         )
+
+    @property
+    def undecided(self) -> bool:
+        """Something could not be checked: too short or long, out of time, beyond a limit."""
+        return bool(
+            self.limits
+            or any(one.verdict not in CONFIRMED | FAILED for one in self.evidence)
+            or any(check.verdict == "unchecked" for check in self.checks)
+        )

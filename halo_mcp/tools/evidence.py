@@ -37,10 +37,10 @@ def verify_evidence(
     claims: Annotated[list[Claim], Field(max_length=MAX_EVIDENCE), WithJsonSchema(_SCHEMA)] = [],  # noqa: B006
     answer: Annotated[Text, Field(description="text; its ids are checked")] = "",
 ) -> Answer:
-    """Check a diagnosis before giving it: do its ids, quotes and counts exist?
+    """Check a diagnosis before giving it: do ids, quotes, counts exist?
 
     Quotes: exact, normalised (spacing, case), loose (letters, digits), moved (says where) or missing.
-    Existence only, not whether they support the claim. Next: view_spans.
+    Existence, not whether they support it. Next: view_spans.
     """
     pieces = sum(len(claim.evidence) + (claim.counterexample is not None) for claim in claims)
     if pieces > MAX_EVIDENCE:
@@ -203,6 +203,7 @@ def verification_json(found: Verification) -> dict[str, Any]:
     verdicts = Counter(one.verdict for one in found.evidence)
     return {
         "failed": found.failed,
+        "undecided": found.undecided,
         "claims": [
             {
                 "claim": preview(claim.claim.claim, _ECHO_CHARS),

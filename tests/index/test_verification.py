@@ -369,6 +369,7 @@ def test_without_any_time_all_is_unchecked_and_nothing_raised(store: LocalStore)
     claim = Claim.model_validate({"evidence": [{"trace_id": T1, "quote": SAID}], "check": {"expected": 2}})
     found = verify(store, [claim], T1, Work(deadline_s=0))
     assert (found.evidence[0].verdict, found.checks[0].verdict, found.failed) == ("unchecked", "unchecked", False)
+    assert found.undecided
     assert found.limits
 
 
