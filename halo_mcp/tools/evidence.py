@@ -37,7 +37,7 @@ def verify_evidence(
     claims: Annotated[list[Claim], Field(max_length=MAX_EVIDENCE), WithJsonSchema(_SCHEMA)] = [],  # noqa: B006
     answer: Annotated[Text, Field(description="text; its ids are checked")] = "",
 ) -> Answer:
-    """Check, before giving a diagnosis, that its ids, quotes and counts exist.
+    """Check that the ids, quotes and counts of a diagnosis exist.
 
     Quotes: exact, normalised (spacing, case), loose (letters, digits), moved (says where) or missing.
     Existence, not whether they support it. Next: view_spans.
