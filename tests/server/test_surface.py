@@ -101,6 +101,7 @@ CALLS: Final[dict[str, dict[str, Any]]] = {
     "list_failure_modes": {},
     "analyze_tool_use": {},
     "list_harness_versions": {},
+    "verify_evidence": {"claims": [{"claim": "x", "evidence": [{"trace_id": "t1", "quote": "no such city"}]}]},
     "analyze_cost": {},
     "list_datasets": {},
 }
@@ -125,6 +126,7 @@ HALO_FIELDS: Final[dict[str, set[str]]] = {
     "list_failure_modes": {"failure_modes", "failure_mode_count", "next_cursor"},
     "analyze_tool_use": {"tools", "transitions", "total_traces"},
     "list_harness_versions": {"versions"},
+    "verify_evidence": {"claims", "citations", "unknown_ids"},
     "analyze_cost": {"groups"},
     "list_datasets": {"datasets"},
 }
@@ -179,7 +181,7 @@ async def test_every_tool_answers_in_text_and_in_json_with_halos_names(tmp_path:
 
 async def test_the_json_answer_is_one_compact_text_block_beside_the_structure(tmp_path: Path, era: Era) -> None:
     async with serving(tmp_path, {"data": [dataset(tmp_path)]}, era=era) as caller:
-        result = await caller.client.call_tool("count_traces", {"response_format": "json"})
+        result = await caller.client.call_tool("count_traces", {"filters": {"has_errors": True}, "response_format": "json"})
     assert [block.model_dump(exclude_none=True)["text"] for block in result.content] == ['{"total":1}']
     assert result.structured_content == {"total": 1}
 
