@@ -181,7 +181,9 @@ async def test_every_tool_answers_in_text_and_in_json_with_halos_names(tmp_path:
 
 async def test_the_json_answer_is_one_compact_text_block_beside_the_structure(tmp_path: Path, era: Era) -> None:
     async with serving(tmp_path, {"data": [dataset(tmp_path)]}, era=era) as caller:
-        result = await caller.client.call_tool("count_traces", {"filters": {"has_errors": True}, "response_format": "json"})
+        result = await caller.client.call_tool(
+            "count_traces", {"filters": {"has_errors": True}, "response_format": "json"}
+        )
     assert [block.model_dump(exclude_none=True)["text"] for block in result.content] == ['{"total":1}']
     assert result.structured_content == {"total": 1}
 
