@@ -1,8 +1,9 @@
 """Documents that show the command line: what each command prints is what it printed when it was run.
 
 A block ``console`` is one ``$ halo-mcp ...`` command with its output. A block ``json`` under a line of a file's name,
-such as `` `checks.json`: ``, is that file once the commands before it have run. The commands run in one directory,
-which holds the sample dataset in ``halo-demo``. ``python -m tests.console_blocks FILE`` brings a document up to date.
+such as `` `checks.json`: ``, is that file once the commands before it have run; a file that they did not make is
+written. The commands run in one directory, which holds the sample dataset in ``halo-demo``.
+``python -m tests.console_blocks FILE`` brings a document up to date.
 """
 
 from __future__ import annotations
@@ -33,7 +34,10 @@ def with_outputs(document: str, directory: Path) -> tuple[str, list[int]]:
 
     def renewed(block: re.Match[str]) -> str:
         if block["command"] is None:
-            return f"{block['name']}{(directory / block['file']).read_text(encoding='utf-8')}```"
+            file = directory / block["file"]
+            if not file.exists():
+                file.write_text(block["content"], encoding="utf-8")
+            return f"{block['name']}{file.read_text(encoding='utf-8')}```"
         _, *arguments = shlex.split(block["command"].removeprefix("$ "))
         with contextlib.redirect_stdout(io.StringIO()) as out:
             codes.append(run(arguments))

@@ -18,7 +18,7 @@ LAYERS = (
     {"datasets"},
     {"tools"},
     {"server", "transports", "terminal", "demo", "tour"},
-    {"serve", "doctor", "cli_analysis", "cli_check"},
+    {"serve", "doctor", "cli_analysis", "cli_check", "cli_verify"},
     {"cli"},
     {"__main__"},
 )

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from halo_mcp.index import failure_columns, semconv
-from halo_mcp.index.failure_patterns import ERROR_PREFIX
+from halo_mcp.index.failure_patterns import ERROR_PREFIX, SAYS_NOTHING
 from halo_mcp.index.failure_rules import DEFAULT_RULES, LOOP_CALLS, LOOP_RULE, STATUS_RULE, first_rule, mask, quoted
 
 INDEX_VERSION: Final = 6
@@ -181,12 +181,13 @@ _HARD_TEXT: Final = (
     "CASE WHEN exception_type IS NOT NULL OR exception_message IS NOT NULL "
     "THEN concat_ws(': ', exception_type, coalesce(exception_message, status_message)) "
     f"ELSE coalesce(nullif(concat_ws(' | ', status_message, CASE WHEN observation_kind = 'TOOL' "
-    f"AND strlen(output) <= {failure_columns.BRIEF_BYTES} AND regexp_matches(output, {quoted(ERROR_PREFIX)}) "
+    f"AND strlen(output) <= {failure_columns.BRIEF_BYTES} "
+    f"AND (regexp_matches(output, {quoted(ERROR_PREFIX)}) OR regexp_full_match(status_message, {quoted(SAYS_NOTHING)})) "
     "THEN output END), ''), "
     "CASE WHEN observation_kind = 'TOOL' THEN left(output, 200) END) END"
 )
 """What failed in a span with status ERROR: the exception, else the status message, with a short output behind it if
-that speaks of an error (a wrapper's message is the same for all causes); without either, the beginning of the output."""
+that speaks of an error or the message says nothing; without either, the beginning of the output."""
 
 _FAILURE_COLUMNS: Final[tuple[Column, ...]] = (
     Column("input_hash", "UBIGINT", "Equal for equal arguments of a tool; only on TOOL spans with arguments.", "CASE WHEN observation_kind = 'TOOL' AND input IS NOT NULL THEN hash(input) END", repeats=False),

@@ -88,6 +88,11 @@ ERROR_PREFIX: Final = LEADING + (
     r"(?:[A-Za-z_][\w.]*\.)?[A-Z]\w*(?:Error|Exception|Failure|Timeout|Interrupt|Exceeded)\s*[:(]|"
     r"\[?Errno -?\d+\]|❌|tool_(?:use_)?error)"
 )
+SAYS_NOTHING: Final = (
+    r"(?i)\W*(?:(?:unknown|unexpected|internal|tool|function|runtime) )?(?:error|failed|failure|exception)"
+    r"(?: (?:occurred|raised|(?:running|executing|calling|invoking|in) (?:the )?tool))?(?: \([\w -]+\))?\W*"
+)
+"""A status message that is the same whatever went wrong."""
 LOGGED_ERROR: Final = r"(?i)^\W*\[\s*(?:error|fatal|failed|failure|exception|panic)\s*\]"
 NO_ERROR: Final = (
     r"(?i)^\W*[\w ]{0,30}[:=]\s*(?:\W*$|(?:0|no|none|null|nil|false|n/a|no errors?)\s*(?:[,;.\n]|$)|"

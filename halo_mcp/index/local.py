@@ -5,7 +5,7 @@ A method pins one snapshot and asks it; the work is in the module of each questi
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,6 +24,7 @@ from halo_mcp.index.filters import TraceFilters
 from halo_mcp.index.harness import HarnessVersions, read_versions
 from halo_mcp.index.harness_facts import Configuration
 from halo_mcp.index.harness_reading import Version, read_configuration
+from halo_mcp.index.identify import find_ids, sample_ids
 from halo_mcp.index.ids import normalize_id
 from halo_mcp.index.measure import read_measured
 from halo_mcp.index.opened import OpenedSources
@@ -38,6 +39,7 @@ from halo_mcp.index.span import Json, Span
 from halo_mcp.index.store import (
     Count,
     GroupKey,
+    IdMatch,
     Measured,
     Overview,
     SearchResult,
@@ -240,6 +242,14 @@ class LocalStore(OpenedSources):
             after=after,
             work=work,
         )
+
+    # --- ids ----------------------------------------------------------------------------------------------------
+    def find_ids(self, texts: Collection[str], work: Work, trace_id: str = "") -> dict[str, tuple[IdMatch, ...]]:
+        snapshot = self._current
+        return find_ids(snapshot, texts, self._key(snapshot, trace_id) if trace_id else None, work)
+
+    def sample_ids(self, work: Work) -> list[str]:
+        return sample_ids(self._current, work)
 
 
 def _membership(snapshot: Snapshot, population: TraceFeatures, group: TraceFilters, work: Work) -> NDArray[np.bool_]:

@@ -6,7 +6,7 @@ name. All methods may be called from several threads at once.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -161,6 +161,18 @@ class Measured:
     examples: tuple[Occurrence, ...]
     others: tuple[Occurrence, ...]
     """Of the population that does not match."""
+
+
+IdKind = Literal["trace", "span", "session", "run", "task", "project", "failure mode"]
+
+
+@dataclass(frozen=True, slots=True)
+class IdMatch:
+    """Something that has an id: a trace, a span of it, or what else the trace is an example of."""
+
+    kind: IdKind
+    trace_id: str
+    span_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -414,6 +426,17 @@ class SpanStore(Protocol):
         work: Work,
     ) -> DatasetMatches:
         """Which spans of the matching traces a pattern matches; goes on behind ``after``. A deadline ends it early."""
+        ...
+
+    def find_ids(self, texts: Collection[str], work: Work, trace_id: str = "") -> Mapping[str, tuple[IdMatch, ...]]:
+        """What each text is the id of; if of nothing, the traces and spans whose ids begin so (8 characters or more).
+
+        Traces first; at most three of each kind. With ``trace_id`` only spans of that trace.
+        """
+        ...
+
+    def sample_ids(self, work: Work) -> list[str]:
+        """Ids of some traces and spans: what ids look like here."""
         ...
 
     def close(self) -> None:

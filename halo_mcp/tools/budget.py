@@ -26,6 +26,8 @@ SQL_CHARS: Final = 12_000
 """Of an answer to SQL; cells are cut first, evenly, then rows are left out."""
 SQL_CELL_CHARS: Final = 200
 """Cells of many rows are cut no further than to this."""
+REJECTION_CHARS: Final = 6_000
+"""Of what is sent back to a model whose evidence does not stand."""
 MATCH_GROUPS: Final = 20
 """Groups that search_dataset counts; of more it says how many."""
 REPEATED_CALL_CHARS: Final = 3_000

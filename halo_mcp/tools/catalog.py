@@ -10,6 +10,7 @@ from halo_mcp.tools.code import run_code
 from halo_mcp.tools.compare import compare_datasets
 from halo_mcp.tools.contrast import contrast_traces
 from halo_mcp.tools.cost import analyze_cost
+from halo_mcp.tools.evidence import verify_evidence
 from halo_mcp.tools.failures import list_failure_modes
 from halo_mcp.tools.harness import list_harness_versions
 from halo_mcp.tools.overview import get_dataset_overview, list_datasets
@@ -51,6 +52,7 @@ CATALOG: Final = (
     Published(search_dataset, "Search all traces", "grep regex across traces counts by group tool snippets"),
     Published(analyze_cost, "Token cost", "tokens cost by model agent turn tool, context growth, waste"),
     Published(list_harness_versions, "Harness versions", "prompt versions, system prompt diff, tools model parameters"),
+    Published(verify_evidence, "Verify evidence", "check citations quotes counts"),
     Published(list_datasets, "List datasets", "loaded trace files, open file, ingest problems"),
 )
 """In the order in which clients list them."""

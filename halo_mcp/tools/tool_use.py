@@ -65,9 +65,8 @@ def analyze_tool_use(
         page.add(_unused_line(found.unused, found.total_traces))
     page.add(_transition_line(found))
     if found.mixed_task_count:
-        page.add(
-            f"{counted(found.mixed_task_count, 'task')} with passing and failing runs, e.g. {name(found.mixed_tasks[0][0])}"
-        )
+        example = name(found.mixed_tasks[0][0])
+        page.add(f"{counted(found.mixed_task_count, 'task')} with passing and failing runs, e.g. {example}")
     return Answer(page.close(_next(call, found, chosen, filters)), _json(found, chosen))
 
 

@@ -225,3 +225,12 @@ def test_false_alarms_of_the_paired_test_are_as_rare_as_promised() -> None:
         a, b = rng.binomial(2, 0.6, 60) / 2, rng.binomial(2, 0.6, 60) / 2
         alarms += sign_flips(a - b, seed) < 0.05
     assert alarms <= 200 * 0.05 + 3 * math.sqrt(200 * 0.05 * 0.95)
+
+
+def test_the_normal_limit_of_many_sign_flips_is_near_what_draws_give() -> None:
+    rng = np.random.default_rng(3)
+    for shift in (0.0, 0.02, 0.05):
+        differences = rng.normal(shift, 1.0, 1_500)
+        signs = rng.integers(0, 2, size=(4_000, 1_500)) * 2.0 - 1.0
+        drawn = np.abs(signs @ np.abs(differences)) >= abs(float(differences.sum()))
+        assert sign_flips(differences) == pytest.approx(float(drawn.mean()), abs=0.03)

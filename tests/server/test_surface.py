@@ -22,6 +22,7 @@ def dataset(tmp_path: Path) -> Path:
         agent("root", name="planner", ms=500),
         llm("think", "root", tokens=(10, 2), start_ms=1, attributes={"llm.model_name": "m-1"}),
         span("act", "root", kind="TOOL", start_ms=5, error="no such city", attributes={"tool.name": "geo"}),
+        agent("other", name="planner", trace="t2"),
     )
 
 
@@ -93,13 +94,14 @@ CALLS: Final[dict[str, dict[str, Any]]] = {
     "view_spans": {"trace_id": "t1", "span_ids": ["act"]},
     "search_trace": {"trace_id": "t1", "pattern": "city"},
     "contrast_traces": {"group_a": {"has_errors": True}},
-    "compare_datasets": {"filters_before": {"has_errors": True}},
+    "compare_datasets": {"filters_before": {"trace_ids": ["t1"]}, "filters_after": {"trace_ids": ["t2"]}},
     "query_sql": {"sql": "SELECT span_id, tool_name FROM spans ORDER BY 1"},
     "run_code": {"code": "len(spans())"},
     "search_dataset": {"pattern": "city"},
     "list_failure_modes": {},
     "analyze_tool_use": {},
     "list_harness_versions": {},
+    "verify_evidence": {"claims": [{"claim": "x", "evidence": [{"trace_id": "t1", "quote": "no such city"}]}]},
     "analyze_cost": {},
     "list_datasets": {},
 }
@@ -124,6 +126,7 @@ HALO_FIELDS: Final[dict[str, set[str]]] = {
     "list_failure_modes": {"failure_modes", "failure_mode_count", "next_cursor"},
     "analyze_tool_use": {"tools", "transitions", "total_traces"},
     "list_harness_versions": {"versions"},
+    "verify_evidence": {"claims", "citations", "unknown_ids"},
     "analyze_cost": {"groups"},
     "list_datasets": {"datasets"},
 }
@@ -178,7 +181,9 @@ async def test_every_tool_answers_in_text_and_in_json_with_halos_names(tmp_path:
 
 async def test_the_json_answer_is_one_compact_text_block_beside_the_structure(tmp_path: Path, era: Era) -> None:
     async with serving(tmp_path, {"data": [dataset(tmp_path)]}, era=era) as caller:
-        result = await caller.client.call_tool("count_traces", {"response_format": "json"})
+        result = await caller.client.call_tool(
+            "count_traces", {"filters": {"has_errors": True}, "response_format": "json"}
+        )
     assert [block.model_dump(exclude_none=True)["text"] for block in result.content] == ['{"total":1}']
     assert result.structured_content == {"total": 1}
 

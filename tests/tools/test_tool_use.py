@@ -54,11 +54,11 @@ def test_the_failures_of_each_tool_of_the_sample_dataset_are_the_truth(demo: Dem
 def test_the_whole_answer_about_many_traces(tmp_path: Path) -> None:
     assert two_runs(tmp_path).text("analyze_tool_use") == snapshot("""\
 dataset data: 2 tools, 5 calls in 2 traces of 2 (all scanned; fail 1, pass 1)
-refund: 3 calls in 2 traces
+tool refund: 3 calls in 2 traces
   failed 2 (67%); 2 with status OK; the same tool came next after 1, a later call worked after 0
   ms median 2, p95 3, max 3; output characters median 18, p95 18, max 18
   used in 1 (100%) of failing and 1 (100%) of passing traces; fails in 1 (100%) and 0
-search: 2 calls in 2 traces
+tool search: 2 calls in 2 traces
   ms median 1, p95 1, max 1; output characters median 8, p95 8, max 8
   used in 1 (100%) of failing and 1 (100%) of passing traces
 next call of the same agent: (start) → search 2, refund → (end) 2, search → refund 2, refund → refund 1
