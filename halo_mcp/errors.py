@@ -20,6 +20,12 @@
     ├── SandboxError             SQL or code of a model came to no result
     │   ├── SandboxUnavailable   its worker process cannot be started here
     │   └── WorkerStopped        its worker process was killed, or ended
+    ├── EngineError              the server-side agent came to no result
+    │   ├── EngineUnavailable    no model is configured
+    │   ├── ModelRejected        the model's endpoint refuses: someone has to change the configuration
+    │   ├── ContextOverflow      a request is longer than the model's context
+    │   ├── MalformedReply       a reply that ended early or cannot be read
+    │   └── GaveUp               a budget or the patience with a failing endpoint is used up
     └── Interrupted
         ├── Cancelled            the caller went away
         └── DeadlineExceeded     the time allowed for one call is over
@@ -233,6 +239,51 @@ class WorkerStopped(SandboxError):
             "ended": f"{tool} came to no result: its worker process ended ({detail}); the next call starts another.",
         }[why]
         super().__init__(f"{what} {hint}".rstrip())
+
+
+class EngineError(HaloError):
+    """The server-side agent came to no result."""
+
+
+class EngineUnavailable(EngineError):
+    """No model is configured, so nothing is sent and nothing is spent."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(f"The server-side agent is off: {reason.rstrip('.')}.")
+
+
+class ModelRejected(EngineError):
+    """The model's endpoint refuses for a reason that no repetition cures."""
+
+    def __init__(self, reason: str, hint: str = "") -> None:
+        self.reason = reason
+        super().__init__(f"The model's endpoint refused: {reason.rstrip('.')}. {hint}".rstrip())
+
+
+class ContextOverflow(EngineError):
+    """A request is longer than the model's context; ``window`` in tokens, when the endpoint said it."""
+
+    def __init__(self, reason: str, window: int | None = None) -> None:
+        self.window = window
+        super().__init__(f"The request is longer than the model's context: {reason}")
+
+
+class MalformedReply(EngineError):
+    """A model's reply that ended early or cannot be read."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(f"The model's reply cannot be used: {reason}.")
+
+
+class GaveUp(EngineError):
+    """A budget, or the patience with a failing endpoint, is used up; ``stop`` names which."""
+
+    def __init__(self, stop: str, reason: str = "") -> None:
+        self.stop = stop
+        self.reason = reason
+        super().__init__(f"The run was stopped ({stop}){': ' + reason if reason else ''}".rstrip(".") + ".")
 
 
 class Interrupted(HaloError):

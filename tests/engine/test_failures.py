@@ -1,0 +1,92 @@
+"""What a failure means, what an endpoint teaches, and the budget's arithmetic: without a server."""
+
+from __future__ import annotations
+
+import email.utils
+
+import pytest
+
+from halo_mcp.engine.budget import Meter
+from halo_mcp.engine.failures import Quirks, classify, redact, retry_after
+from halo_mcp.engine.prompts import system_prompt
+from halo_mcp.engine.settings import Limits
+from halo_mcp.engine.streams import ChatStream, chat_turn, responses_turn
+from halo_mcp.engine.types import Json, Usage
+from halo_mcp.errors import MalformedReply
+
+
+@pytest.mark.parametrize(
+    "headers, expected",
+    [
+        ({"retry-after-ms": "250"}, 0.25),
+        ({"retry-after": "7"}, 7.0),
+        ({"retry-after": "-3"}, 0.0),
+        ({"retry-after": email.utils.formatdate(1_030, usegmt=True)}, 30.0),
+        ({"retry-after": "soon"}, None),
+        ({"retry-after": "inf"}, None),
+        ({}, None),
+    ],
+)
+def test_retry_after_is_read_in_all_its_forms(headers: dict[str, str], expected: float | None) -> None:
+    assert retry_after(headers, now=lambda: 1_000.0) == expected
+
+
+def test_what_nobody_expects_to_fail_is_not_taken_for_a_failure_of_the_endpoint() -> None:
+    with pytest.raises(KeyError):
+        classify(KeyError("bug"), "chat")
+
+
+def test_a_window_is_only_ever_lowered() -> None:
+    quirks = Quirks()
+    for tokens in (8_000, 16_000, None, 12):
+        quirks.learn_window(tokens)
+    assert quirks.window == 8_000
+
+
+def test_keys_are_taken_out_of_messages() -> None:
+    text = redact("key sk-abcdefgh1 and Bearer abc.def and hunter22", ["hunter22"])
+    assert text == "key [redacted] and Bearer [redacted] and [redacted]"
+
+
+def test_a_childs_meter_counts_against_its_parents() -> None:
+    meter = Meter(Limits(max_input_tokens=1_000, max_output_tokens=100), clock=lambda: 0.0)
+    meter.add(Usage(input=400, output=10))
+    child = meter.share(3)
+    assert child.limits.max_input_tokens == 200
+    child.add(Usage(input=190, output=1))
+    assert child.soft_stop() == "input_tokens"
+    assert (meter.soft_stop(), meter.totals.input_tokens, meter.totals.turns) == (None, 590, 2)
+    meter.add(Usage(input=500))
+    assert child.hard_stop() == "input_tokens"
+
+
+JUNK: list[Json] = [{}, {"choices": []}, {"choices": "x"}, {"choices": [{"message": {}}]}]
+
+
+@pytest.mark.parametrize("junk", JUNK)
+def test_a_reply_of_the_wrong_shape_is_malformed(junk: Json) -> None:
+    with pytest.raises(MalformedReply):
+        chat_turn(junk)
+    with pytest.raises(MalformedReply):
+        responses_turn(junk)
+
+
+def test_a_stream_of_odd_chunks_is_read_as_far_as_it_makes_sense() -> None:
+    stream = ChatStream()
+    for delta in (None, {"content": "a", "x": [1]}, {"content": None, "x": [2], "tool_calls": None}, {"content": "b"}):
+        stream.feed({"choices": [{"delta": delta, "finish_reason": None}], "usage": None})
+    stream.feed({"choices": [{"delta": {}, "finish_reason": "stop"}]})
+    stream.feed({"choices": None, "usage": {"prompt_tokens": None}})
+    turn = stream.finish()
+    assert (turn.text, turn.native) == ("ab", {"role": "assistant", "content": "ab", "x": [1, 2]})
+
+
+def test_the_prompt_speaks_only_of_tools_that_are_there() -> None:
+    prompt = system_prompt({"view_trace", "final_answer"}, Limits(max_turns=7))
+    assert "You have 7 turns" in prompt
+    assert "view_trace" in prompt
+    for absent in ("query_sql", "call_subagent", "get_dataset_overview", "search_trace"):
+        assert absent not in prompt
+    child = system_prompt({"call_subagent"}, Limits(sub_turns=3), depth=1, sections=["Extra."])
+    assert child.startswith("You are a subagent at depth 1")
+    assert child.endswith("\n\nExtra.")

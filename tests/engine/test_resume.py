@@ -1,0 +1,110 @@
+"""A run that was saved goes on from any of its checkpoints, and no paid turn is repeated."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import anyio
+import pytest
+
+from halo_mcp.engine.ask import ask, resume
+from halo_mcp.engine.client import Endpoint
+from halo_mcp.engine.run import Hooks, Run, RunResult
+from halo_mcp.engine.settings import Limits, Wire
+from halo_mcp.engine.types import Json
+from halo_mcp.errors import BadArgument
+from tests.engine.fake_llm import FakeLLM, Hang, Reply, Script, Status, Step, answer
+from tests.engine.harness import KEY, TOOLS, WIRES, settings_for
+from tests.engine.test_subagents import delegate, is_child, turn_of
+
+
+def whole_run(request: Json) -> Step:
+    """Root: look, two subagents, answer; each subagent: look twice, answer. Depends on the request alone."""
+    if is_child(request):
+        return answer("child") if turn_of(request) >= 2 else Reply(calls=[("view_trace", {"n": 5})])
+    if turn_of(request) == 0:
+        return Reply(text="Looking.", calls=[("view_trace", {"n": 1})])
+    return delegate(2) if turn_of(request) == 1 else answer("whole")
+
+
+class Saved:
+    """Keeps each state as a file would: as text."""
+
+    def __init__(self) -> None:
+        self.states: list[str] = []
+
+    async def __call__(self, state: Json) -> None:
+        self.states.append(json.dumps(state))
+
+
+async def run_on(server: FakeLLM, wire: Wire, state: str | None = None, saved: Saved | None = None) -> RunResult:
+    endpoint = Endpoint(settings_for(server, wire))
+    run = Run(endpoint, TOOLS, hooks=Hooks(checkpoint=saved), limits=Limits())
+    try:
+        return await (resume(run, json.loads(state)) if state else ask(run, "why?"))
+    finally:
+        await endpoint.aclose()
+
+
+@WIRES
+async def test_every_checkpoint_leads_to_the_same_answer_with_the_turns_that_were_left(wire: Wire) -> None:
+    saved = Saved()
+    async with FakeLLM(whole_run) as server:
+        full = await run_on(server, wire, saved=saved)
+        paid = len(server.requests)
+    assert (full.result.answer, paid, full.totals.turns) == ("whole", 9, 9)
+    for state in saved.states:
+        before = json.loads(state)["meter"]["totals"]["turns"]
+        async with FakeLLM(whole_run) as server:
+            again = await run_on(server, wire, state)
+        assert len(server.requests) == paid - before
+        assert (again.result.answer, again.run_id, again.totals.turns) == ("whole", full.run_id, 9)
+        assert again.subagents == 2
+    assert len(saved.states) >= 9
+
+
+async def test_a_run_that_was_killed_goes_on_from_its_last_checkpoint() -> None:
+    saved = Saved()
+    first: Script = [Reply(calls=[("view_trace", {"n": 1})]), Hang()]
+    async with FakeLLM(first) as server:
+        endpoint = Endpoint(settings_for(server))
+        async with anyio.create_task_group() as group:
+            group.start_soon(ask, Run(endpoint, TOOLS, hooks=Hooks(checkpoint=saved)), "why?")
+            with anyio.fail_after(10):
+                await server.hanging.wait()
+            group.cancel_scope.cancel()
+        await endpoint.aclose()
+    hung = server.requests[1]
+    async with FakeLLM([answer("ok")]) as server:
+        result = await run_on(server, "chat", saved.states[-1])
+    assert (result.result.answer, result.totals.turns) == ("ok", 2)
+    assert server.requests == [hung]
+
+
+async def test_a_run_that_an_outage_ended_can_go_on() -> None:
+    saved = Saved()
+    async with FakeLLM([Reply(calls=[("view_trace", {})]), Status(401)]) as server:
+        result = await run_on(server, "chat", saved=saved)
+    assert result.result.salvaged
+    async with FakeLLM([answer("ok")]) as server:
+        result = await run_on(server, "chat", saved.states[-1])
+    assert (result.result.status, result.result.answer) == ("complete", "ok")
+
+
+async def test_a_finished_run_is_answered_without_a_request() -> None:
+    saved = Saved()
+    async with FakeLLM([answer("ok")]) as server:
+        await run_on(server, "chat", saved=saved)
+        again = await run_on(server, "chat", saved.states[-1])
+        assert (again.result.answer, len(server.requests)) == ("ok", 1)
+
+
+async def test_a_state_holds_no_key_and_one_of_another_version_is_refused() -> None:
+    saved = Saved()
+    async with FakeLLM([answer("ok")]) as server:
+        await run_on(server, "chat", saved=saved)
+        assert KEY not in saved.states[-1]
+        state: dict[str, Any] = {**json.loads(saved.states[-1]), "version": 0}
+        with pytest.raises(BadArgument, match="another version"):
+            await run_on(server, "chat", json.dumps(state))

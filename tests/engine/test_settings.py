@@ -1,0 +1,80 @@
+"""Settings: what turns the engine on, what may be lowered, and what repr shows."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from halo_mcp.engine.settings import Limits, LLMSettings, load_llm_settings
+from halo_mcp.errors import BadArgument, EngineUnavailable
+
+
+def test_a_key_alone_turns_nothing_on() -> None:
+    settings = load_llm_settings({"OPENAI_API_KEY": "sk-inherited-12345"})
+    assert "HALO_MCP_MODEL" in (settings.why_off() or "")
+    with pytest.raises(EngineUnavailable):
+        settings.require()
+
+
+def test_a_model_needs_a_key_or_a_base_url() -> None:
+    assert "OPENAI_API_KEY" in (load_llm_settings({"HALO_MCP_MODEL": "m"}).why_off() or "")
+    assert load_llm_settings({"HALO_MCP_MODEL": "m", "OPENAI_BASE_URL": "http://127.0.0.1:1/v1"}).why_off() is None
+    assert load_llm_settings({"HALO_MCP_MODEL": "m", "OPENAI_API_KEY": "sk-1"}).why_off() is None
+
+
+def test_arguments_win_over_the_environment() -> None:
+    environ = {"HALO_MCP_MODEL": "a", "HALO_MCP_ASK_MAX_TURNS": "7", "HALO_MCP_ASK_MAX_USD": "0.5"}
+    settings = load_llm_settings(environ, model="b", max_depth=2, temperature=None)
+    assert (settings.model, settings.limits.max_turns, settings.limits.max_depth) == ("b", 7, 2)
+    assert (settings.limits.max_usd, settings.temperature) == (0.5, None)
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {"HALO_MCP_LLM_API": "grpc"},
+        {"HALO_MCP_ASK_MAX_TURNS": "many"},
+        {"HALO_MCP_ASK_MAX_TURNS": "0"},
+        {"HALO_MCP_CONTEXT_TOKENS": "-1"},
+    ],
+)
+def test_a_value_that_cannot_be_used_is_named(environ: dict[str, str]) -> None:
+    with pytest.raises(BadArgument):
+        load_llm_settings(environ)
+
+
+def test_limits_can_be_lowered_and_never_raised() -> None:
+    limits = Limits(max_turns=10).lowered(max_turns=50, sub_turns=3, max_usd=1.0, max_seconds=None)
+    assert (limits.max_turns, limits.sub_turns, limits.max_usd, limits.max_seconds) == (10, 3, 1.0, 300.0)
+    assert limits.lowered(max_usd=2.0).max_usd == 1.0
+    for wrong in ({"max_turns": 0}, {"max_seconds": -1}, {"turns": 3}):
+        with pytest.raises(BadArgument):
+            limits.lowered(**wrong)
+
+
+@pytest.mark.parametrize(
+    "base_url, wire",
+    [
+        ("", "responses"),
+        ("https://eu.api.openai.com/v1", "responses"),
+        ("https://x.openai.azure.com/openai/v1/", "responses"),
+        ("https://api.openai.com.evil.example/v1", "chat"),
+        ("http://127.0.0.1:11434/v1", "chat"),
+    ],
+)
+def test_the_first_wire_depends_on_the_host(base_url: str, wire: str) -> None:
+    assert LLMSettings(base_url=base_url).first_wire == wire
+
+
+def test_repr_shows_no_secret() -> None:
+    settings = LLMSettings(model="m", api_key="sk-secret-1", headers={"x": "tenant-2"})
+    assert "sk-secret-1" not in repr(settings)
+    assert "tenant-2" not in repr(settings)
+
+
+def test_no_module_of_the_engine_imports_openai_before_the_first_request() -> None:
+    script = "import sys, halo_mcp.engine.ask; print('openai' in sys.modules, 'httpx2' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "False"]
