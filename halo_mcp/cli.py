@@ -226,7 +226,8 @@ def demo(
 
         from halo_mcp.tour import take_tour
 
-        anyio.run(take_tour, [file.absolute() for file in files])
+        before, after = (file.absolute() for file in files)
+        anyio.run(take_tour, before, after)
 
 
 @app.command()
