@@ -38,8 +38,8 @@ def evidence_pack(call: Call, question: str, filters: TraceFilters, why: str = _
     plan = _plan(call, filters, failures.data, chosen)
     text = Page(DEFAULT_CHARS, reserve=5_000)
     text.add(
-        f"status no_model: {why}. Nothing was sent anywhere. Here is computed evidence, and a plan for you to answer the "
-        "question yourself."
+        f"status no_model: {why}. Nothing was sent anywhere. Here is computed evidence, and a plan for you to answer "
+        "the question yourself."
     )
     text.add(f"question: {preview(question, _QUESTION_CHARS)}")
     for heading, part in (
@@ -80,7 +80,8 @@ def _representative(call: Call, filters: TraceFilters, failures: Mapping[str, An
             chosen.setdefault(trace_id, why)
 
     for mode in failures["failure_modes"][:3]:
-        choose(mode["example_trace_id"], f"failure mode {mode['id']}: {preview(str(mode['pattern']))}")
+        words = str(mode["pattern"] or mode["status_message"] or mode["rule"])
+        choose(mode["example_trace_id"], f"failure mode {mode['id']}: {preview(words)}")
     given = filters.given()
     if not given.get("outcome"):
         passed = TraceFilters.model_validate({**given, "outcome": ["pass"]})
