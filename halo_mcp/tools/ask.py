@@ -41,7 +41,7 @@ _ASK: Final = """Ask about the traces{who}.
 _WITH_MODEL: Final = (
     "; this server's own agent ({model}) answers",
     (
-        "Returns findings whose ids, quotes and counts were checked, or a job_id for ask_result. Takes minutes; "
+        "Returns findings with checked ids, quotes and counts, or a job_id for ask_result. Takes minutes; "
         "sends trace excerpts to it."
     ),
 )
@@ -98,7 +98,7 @@ def ask_tools(settings: LLMSettings) -> list[Tool]:
     return [strict(tool) for tool in made]
 
 
-_HINT: Final[dict[str, Any]] = {"anthropic/searchHint": "diagnose investigate root cause"}
+_HINT: Final[dict[str, Any]] = {"anthropic/searchHint": "diagnose root cause"}
 
 
 def _desk(ctx: Context[Serving]) -> Serving:
