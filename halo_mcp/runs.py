@@ -15,7 +15,10 @@ _RUN_ID: Final = re.compile(r"[0-9a-f]{16}")
 
 
 class RunFiles:
-    """The files of all runs, under one directory that is made when it is needed."""
+    """The files of all runs, under one directory that is made when it is needed.
+
+    States have no suffix that traces have: the directory can be served as a dataset.
+    """
 
     def __init__(self, index_dir: Path) -> None:
         self._directory = index_dir / "runs"
@@ -26,13 +29,13 @@ class RunFiles:
 
     def exists(self, run_id: str) -> bool:
         try:
-            return self._path(run_id, "state.json").exists() or self.transcript(run_id).exists()
+            return self._path(run_id, "state").exists() or self.transcript(run_id).exists()
         except UnknownRun:
             return False
 
     def save(self, run_id: str, saved: Mapping[str, Any], clean: Callable[[str], str] = str) -> None:
         """Replace the saved state of a run as a whole. ``clean`` takes secrets out of the text. Raises: OSError."""
-        path = self._path(run_id, "state.json")
+        path = self._path(run_id, "state")
         path.parent.mkdir(parents=True, exist_ok=True)
         # Not orjson: it refuses the halves of surrogate pairs that models sometimes send.
         temporary = path.with_name(f".{path.name}.{os.getpid()}")
@@ -42,7 +45,7 @@ class RunFiles:
     def load(self, run_id: str) -> dict[str, Any]:
         """What was saved last. Raises: UnknownRun."""
         try:
-            saved = json.loads(self._path(run_id, "state.json").read_bytes())
+            saved = json.loads(self._path(run_id, "state").read_bytes())
         except (OSError, ValueError):
             raise UnknownRun(run_id) from None
         return cast("dict[str, Any]", saved)

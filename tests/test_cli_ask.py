@@ -79,7 +79,7 @@ async def test_a_killed_run_goes_on_without_paying_twice_and_its_record_is_whole
                 process.send_signal(signal.SIGKILL)
                 await process.wait()
         killed_at = model.requests[2]
-    (state,) = (tmp_path / "index" / "runs").glob("*.state.json")
+    (state,) = (tmp_path / "index" / "runs").glob("*.state")
     assert KEY not in state.read_text()
     run_id = state.name.partition(".")[0]
     async with FakeLLM([answer("Billing is slow.", findings=[GOOD])]) as model:

@@ -235,6 +235,19 @@ async def test_what_all_questions_may_spend_is_kept(tmp_path: Path) -> None:
     assert len(asker.model.requests) == 1
 
 
+async def test_money_is_counted_over_all_questions_and_held_while_one_runs(tmp_path: Path) -> None:
+    priced = Reply(calls=[("final_answer", {"answer": "one"})], cost=0.4)
+    with anyio.fail_after(PATIENCE_S):
+        async with asking(tmp_path, [priced, Hang()], ask=AskSettings(total_usd=1.0, wait_s=0.2)) as asker:
+            first = await asker.ask()
+            while first["status"] == "running":
+                first = await asker.json("ask_result", job_id=first["job_id"])
+            assert first["usage"]["cost_usd"] == 0.4
+            running = await asker.ask()
+            assert running["status"] == "running"
+            assert "HALO_MCP_ASK_TOTAL_USD" in await asker.error("ask", question="And now?")
+
+
 # --- budgets ------------------------------------------------------------------------------------------------------
 async def test_a_caller_may_lower_a_budget_and_never_raise_it(tmp_path: Path) -> None:
     def looking(request: dict[str, Any]) -> Step:
@@ -332,7 +345,7 @@ async def test_the_record_of_a_run_is_a_trace_that_halo_mcp_reads(tmp_path: Path
     path = tmp_path / "index" / "runs" / f"{found['run_id']}.jsonl"
     assert record.model_dump()["text"] == path.read_text()
     assert KEY not in path.read_text()
-    desk = Desk(tmp_path / "own", {"runs": [path]})
+    desk = Desk(tmp_path / "own", {"runs": [path.parent]})
     overview = desk.data("get_dataset_overview")
     assert _kinds(path) == {"AGENT": 2, "LLM": 5, "TOOL": 5, "CHAIN": 1}
     assert (overview["total_traces"], overview["total_spans"]) == (1, 13)
