@@ -9,6 +9,7 @@ from pathlib import Path
 
 from halo_mcp.config import load_settings
 from halo_mcp.datasets import Datasets, parse_sources
+from halo_mcp.engine.settings import load_llm_settings
 from halo_mcp.errors import HaloError
 
 
@@ -52,7 +53,7 @@ def main(arguments: Sequence[str]) -> int:
             soft_rules=given.soft_rules,
             prices=given.prices,
         )
-        datasets = Datasets(parse_sources(given.sources), settings)
+        datasets = Datasets(parse_sources(given.sources), settings, load_llm_settings())
     except HaloError as error:
         sys.stderr.write(f"halo-mcp: {error}\n")
         return 1

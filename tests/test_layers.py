@@ -18,7 +18,7 @@ LAYERS = (
     {"datasets"},
     {"tools"},
     {"server", "transports", "terminal", "demo", "tour"},
-    {"serve", "doctor", "cli_analysis", "cli_check", "cli_verify"},
+    {"serve", "doctor", "cli_analysis", "cli_check", "cli_verify", "cli_synthesize"},
     {"cli"},
     {"__main__"},
 )

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 MOST_FAILING: Final = 10
 """Spans where a failure begins that are read; every failure mode's first one before any second."""
 MOST_TURNS: Final = 6
+_LONG_CHARS: Final = 300
 MOST_BYTES: Final = 4 << 20
 """Of spans that are read for one digest; a larger one is left out and counted."""
 
@@ -196,15 +197,17 @@ def _quote(span: DigestSpan, record: Mapping[str, Json] | None) -> Quote | None:
 def _excerpts(
     spans: Sequence[DigestSpan], read: Sequence[int], records: Mapping[int, Mapping[str, Json]]
 ) -> Iterator[Excerpt]:
-    """What the read spans say; a text that another span has told is not told again."""
+    """What the read spans say; a long text that another span has told is not told again."""
     told: set[str] = set()
     first_model = next((number for number in sorted(read) if spans[number].observation_kind == "LLM"), None)
     for position in read:
-        texts: list[tuple[str, str]] = []
-        for label, text in _texts(Span.from_json(records[position]), asked=position == first_model):
-            if text.strip() and text not in told:
-                told.add(text)
-                texts.append((label, text))
+        said = [item for item in _texts(Span.from_json(records[position]), asked=position == first_model) if item[1]]
+        texts = [
+            (label, text)
+            for number, (label, text) in enumerate(said)
+            if text not in told and not any(text in other for _, other in (*said[:number], *said[number + 1 :]))
+        ] or said[:1]
+        told.update(text for _, text in texts if len(text) > _LONG_CHARS)
         if texts:
             yield Excerpt(spans[position], position, tuple(texts))
 

@@ -59,10 +59,11 @@ def _head(digest: TraceDigest) -> str:
         if value
     ]
     kinds = ", ".join(f"{number(count)} {kind}" for kind, count in digest.kinds)
+    spans = f"{counted(trace.span_count, 'span')} ({kinds})"
     lasting = duration(trace.start_time_unix_nano, trace.end_time_unix_nano)
     lines = [
         " · ".join(facts),
-        f"{moment(trace.start_time_unix_nano)} for {lasting}; {counted(trace.span_count, 'span')} ({kinds}){_tokens(trace)}",
+        f"{moment(trace.start_time_unix_nano)} for {lasting}; {spans}{_tokens(trace)}",
     ]
     lines += [
         f"{label}: {names((_short(value) for value in values), 5)}"
@@ -136,7 +137,7 @@ def _steps(calls: Iterable[DigestSpan]) -> list[str]:
         mark = _short(call.tool_name or call.name) + ("!" if call.failed else "")
         if call.agent_name and call.agent_name != agent:
             agent = call.agent_name
-            mark = f"[{_short(agent)}] {mark}"
+            steps.append(f"[{_short(agent)}]")
         steps.append(mark)
     return steps
 
