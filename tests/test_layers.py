@@ -18,7 +18,7 @@ LAYERS = (
     {"datasets", "jobs", "runs", "transcript"},
     {"tools"},
     {"server", "transports", "terminal", "demo", "tour"},
-    {"serve", "doctor", "cli_analysis", "cli_check", "cli_verify", "cli_ask"},
+    {"serve", "doctor", "cli_analysis", "cli_check", "cli_verify", "cli_ask", "cli_synthesize"},
     {"cli"},
     {"__main__"},
 )
