@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from halo_mcp import cli_analysis as cli_analysis  # adds its verbs to ``app``
+from halo_mcp import cli_ask as cli_ask
 from halo_mcp import cli_check as cli_check
 from halo_mcp import cli_synthesize as cli_synthesize
 from halo_mcp import cli_verify as cli_verify

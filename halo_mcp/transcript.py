@@ -31,13 +31,13 @@ class Transcript:
     """Writes one run; ``event`` and ``reply`` are its hooks."""
 
     def __init__(self, run: Run, path: Path) -> None:
-        """Goes on with the file of a resumed run: a root span that was written too early is taken out."""
+        """Goes on with the file of a run that is resumed."""
         self._run = run
         self._path = path
         self._trace_id = _digest(run.run_id, 32)
         self._open: dict[str, tuple[float, Json]] = {}
         """By span id: start and attributes of what has begun."""
-        self._started = self._without_root() if path.exists() else 0.0
+        self._started = 0.0
 
     def event(self, event: Event) -> None:
         agent = self._run.agents.get(event.agent_id)
@@ -45,6 +45,8 @@ class Transcript:
             return
         data, key = event.data, f"tool {event.agent_id} {event.data.get('call_id', '')}"
         if event.kind == "agent_started" and agent.result is None:
+            if not agent.parent_id and self._path.exists():
+                self._started = self._without_root()
             self._open[f"agent {agent.id}"] = (time.time(), {semconv.INPUT_VALUE[0]: data["question"]})
         elif event.kind == "agent_finished" and f"agent {agent.id}" in self._open:
             self._agent(agent)
@@ -130,21 +132,20 @@ class Transcript:
         return _digest(f"{self._run.run_id} {key}", 16)
 
     def _without_root(self) -> float:
-        """Take the root span out of a transcript that goes on; returns its start, 0.0 when there is none."""
-        root, kept, started = self._span_id("agent root"), list[bytes](), 0.0
+        """Take an early root span out of a transcript that goes on; returns the earliest start, 0.0 without spans."""
+        root, kept, starts = self._span_id("agent root"), list[bytes](), list[float]()
         for line in self._path.read_bytes().splitlines():
             try:
                 span = orjson.loads(line)
             except ValueError:  # the last line of a process that was killed
                 continue
-            if span["span_id"] == root:
-                started = _seconds(span["start_time"])
-            else:
+            starts.append(_seconds(span["start_time"]))
+            if span["span_id"] != root:
                 kept.append(line)
         temporary = self._path.with_suffix(".tmp")
         temporary.write_bytes(b"".join(line + b"\n" for line in kept))
         temporary.replace(self._path)
-        return started
+        return min(starts, default=0.0)
 
 
 def _seconds(moment: str) -> float:

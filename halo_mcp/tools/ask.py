@@ -131,10 +131,11 @@ def _shown(text: str, data: Mapping[str, Any], response_format: ResponseFormat) 
 async def _pack(
     desk: Serving, asked: Question, filters: TraceFilters, response_format: ResponseFormat, ctx: Context[Serving]
 ) -> CallToolResult:
-    arguments = {"question": asked.text, "filters": filters}
+    why = desk.investigator.settings.why_off()
+    arguments = {"question": asked.text, "filters": filters, "why": why}
     call = partial(answer, desk.datasets, asked.dataset, evidence_pack, arguments)
     found: Answer = await in_thread(ctx, call)
-    return _shown(found.text, {**found.data, "why": desk.investigator.settings.why_off()}, response_format)
+    return _shown(found.text, found.data, response_format)
 
 
 # --- with a model -------------------------------------------------------------------------------------------------

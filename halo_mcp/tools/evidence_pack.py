@@ -17,14 +17,18 @@ from halo_mcp.tools.query import query_traces
 _MODES: Final = 5
 _MOST_TRACES: Final = 5
 _QUESTION_CHARS: Final = 500
+_NO_MODEL: Final = "no model is chosen here (HALO_MCP_MODEL)"
 CLAIMS_SHAPE: Final = (
     'claims=[{"claim": "...", "evidence": [{"trace_id": "...", "span_id": "...", "quote": "verbatim"}], '
     '"check": {"filters": {...}, "metric": "traces", "expected": 12}}]'
 )
 
 
-def evidence_pack(call: Call, question: str, filters: TraceFilters) -> Answer:
-    """Overview, failure modes with quotes, contrast, representative traces, and the calls to go on with."""
+def evidence_pack(call: Call, question: str, filters: TraceFilters, why: str = _NO_MODEL) -> Answer:
+    """Overview, failure modes with quotes, contrast, representative traces, and the calls to go on with.
+
+    ``why``: why no model answers, without a full stop.
+    """
     if not question.strip():
         raise BadArgument("The question is empty: say what you want to know about the traces.")
     overview = get_dataset_overview(call, filters)
@@ -34,8 +38,8 @@ def evidence_pack(call: Call, question: str, filters: TraceFilters) -> Answer:
     plan = _plan(call, filters, failures.data, chosen)
     text = Page(DEFAULT_CHARS, reserve=5_000)
     text.add(
-        "status no_model: this server has no model of its own (HALO_MCP_MODEL), so nothing was sent anywhere. Here is "
-        "computed evidence, and a plan for you to answer the question yourself."
+        f"status no_model: {why}. Nothing was sent anywhere. Here is computed evidence, and a plan for you to answer the "
+        "question yourself."
     )
     text.add(f"question: {preview(question, _QUESTION_CHARS)}")
     for heading, part in (
@@ -48,6 +52,7 @@ def evidence_pack(call: Call, question: str, filters: TraceFilters) -> Answer:
     steps = [f"{number}. {one['why']}: {one['call']}" for number, one in enumerate(plan, 1)]
     data = {
         "status": "no_model",
+        "why": why,
         "question": question,
         "overview": dict(overview.data),
         "failure_modes": failures.data["failure_modes"],
