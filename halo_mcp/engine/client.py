@@ -41,7 +41,11 @@ class Endpoint:
         """The SDK's client. Its own retries are off: they know neither deadlines nor the other agents of a run."""
         if self._client is None:
             self.settings.require()
-            self._client = await anyio.to_thread.run_sync(self._make)
+            made = await anyio.to_thread.run_sync(self._make)
+            if self._client is not None:  # another request was first, and this client would never be closed
+                await made.close()
+                return self._client
+            self._client = made
         return self._client
 
     def _make(self) -> AsyncOpenAI:
