@@ -19,7 +19,7 @@ from halo_mcp.index.sampling import Stratum, sample
 from halo_mcp.index.work import Work
 from halo_mcp.tools.budget import DIGEST_CHARS
 from halo_mcp.tools.digest import digest_text, excerpt
-from tests.builders import Record, agent, llm, open_store, span, store_of, trace_ids
+from tests.builders import Record, agent, line, llm, open_store, span, store_of, trace_ids
 from tests.otherworld import write_world
 
 SIZES = (1_000, 2_000, DIGEST_CHARS)
@@ -210,8 +210,6 @@ def test_hostile_names_and_half_characters_break_nothing(tmp_path: Path) -> None
     record = span(
         "s1", kind="TOOL", error="E\u2028\x1b[31m", attributes={"tool.name": "n" * 5_000, "input.value": "HALF"}
     )
-    from tests.builders import line
-
     store = store_of(tmp_path, line(record).replace(b'"HALF"', nasty), span("s" * 3_000, trace="t1", error="x"))
     for size in SIZES:
         text = text_of(store, "t1", size)
