@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from halo_mcp import cli_analysis as cli_analysis  # adds its verbs to ``app``
+from halo_mcp import cli_ask as cli_ask
 from halo_mcp import cli_check as cli_check
 from halo_mcp import cli_synthesize as cli_synthesize
 from halo_mcp import cli_verify as cli_verify
@@ -227,7 +228,8 @@ def demo(
 
         from halo_mcp.tour import take_tour
 
-        anyio.run(take_tour, [file.absolute() for file in files])
+        before, after = (file.absolute() for file in files)
+        anyio.run(take_tour, before, after)
 
 
 @app.command()

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from halo_mcp.errors import BadArgument
 from halo_mcp.index.failure_rules import DEFAULT_RULES, RULE_NAMES
@@ -34,6 +34,49 @@ class Settings:
     soft_rules: tuple[str, ...] = DEFAULT_RULES
     """The soft-error rules that count as failures."""
     origins: Mapping[str, Origin] = field(default_factory=dict[str, Origin])
+
+
+@dataclass(frozen=True, slots=True)
+class AskSettings:
+    """How the server runs questions. Field ``x`` has the variable ``HALO_MCP_ASK_X``."""
+
+    wait_s: float = 45.0
+    """After so long a call is answered with a job id, and the work goes on: many clients give up at 60 s."""
+    max_jobs: int = 2
+    """Questions at work at the same time."""
+    total_tokens: int = 20_000_000
+    """Input and output tokens that all questions to this server may use together."""
+    total_usd: float | None = None
+    """The same in US dollars; needs prices, see ``--prices``."""
+    run_code: bool = False
+    """Whether the server's own agent may run (sandboxed) Python."""
+
+
+def load_ask_settings(environ: Mapping[str, str] | None = None) -> AskSettings:
+    """Raises: BadArgument."""
+    environ = os.environ if environ is None else environ
+    given: dict[str, Any] = {}
+    for item in fields(AskSettings):
+        key = f"HALO_MCP_ASK_{item.name.upper()}"
+        if text := environ.get(key, "").strip():
+            given[item.name] = _flag(key, text) if item.name == "run_code" else _positive(key, text, item.name)
+    return AskSettings(**given)
+
+
+def _flag(key: str, text: str) -> bool:
+    if text.lower() not in ("0", "1", "true", "false"):
+        raise BadArgument(f"{key}={text!r} is neither 1 nor 0.")
+    return text.lower() in ("1", "true")
+
+
+def _positive(key: str, text: str, name: str) -> float:
+    try:
+        value = int(text) if name in ("max_jobs", "total_tokens") else float(text)
+    except ValueError:
+        value = 0
+    if not 0 < value < float("inf"):
+        raise BadArgument(f"{key}={text!r} is not a number above 0.")
+    return value
 
 
 def load_settings(

@@ -10,6 +10,7 @@
     │   ├── UnknownDataset
     │   ├── UnknownTrace
     │   ├── UnknownSpan
+    │   ├── UnknownRun           no question was asked under this id, or another server works on it
     │   └── UnknownAttribute
     ├── SourceError              a trace file cannot be used
     │   ├── SourceNotFound
@@ -25,7 +26,9 @@
     │   ├── ModelRejected        the model's endpoint refuses: someone has to change the configuration
     │   ├── ContextOverflow      a request is longer than the model's context
     │   ├── MalformedReply       a reply that ended early or cannot be read
-    │   └── GaveUp               a budget or the patience with a failing endpoint is used up
+    │   ├── GaveUp               a budget or the patience with a failing endpoint is used up
+    │   ├── Busy                 the server works on, or has spent, as much as it may
+    │   └── RunStopped           someone stopped the run
     └── Interrupted
         ├── Cancelled            the caller went away
         └── DeadlineExceeded     the time allowed for one call is over
@@ -149,6 +152,20 @@ class UnknownAttribute(BadArgument):
         self.known = list(known)
         close = get_close_matches(attribute, known, n=5, cutoff=0.4) or list(known)[:20]
         super().__init__(f"Span {span_id!r} has no attribute {attribute!r}. It has, among others: {', '.join(close)}.")
+
+
+class UnknownRun(BadArgument):
+    """No question was asked under this id, or another server works on it."""
+
+    def __init__(self, run_id: str, *, saved: bool = False) -> None:
+        self.run_id = run_id
+        self.saved = saved
+        super().__init__(
+            f"Run {run_id!r} belongs to another server or an earlier one: halo://runs/{run_id} is its record, and "
+            f"`halo-mcp ask SOURCE --resume {run_id}` goes on with it."
+            if saved
+            else f"There is no run {shown(run_id)!r}. Take job_id from the answer of ask."
+        )
 
 
 class SourceError(HaloError):
@@ -284,6 +301,20 @@ class GaveUp(EngineError):
         self.stop = stop
         self.reason = reason
         super().__init__(f"The run was stopped ({stop}){': ' + reason if reason else ''}".rstrip(".") + ".")
+
+
+class Busy(EngineError):
+    """The server works on, or has spent, as much as it may."""
+
+
+class RunStopped(EngineError):
+    """Someone stopped the run."""
+
+    def __init__(self, run_id: str) -> None:
+        self.run_id = run_id
+        super().__init__(
+            f"Run {run_id} was stopped. What was paid for is saved: `halo-mcp ask SOURCE --resume {run_id}` goes on."
+        )
 
 
 class Interrupted(HaloError):

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from halo_mcp.config import load_settings
+from halo_mcp.config import load_ask_settings, load_settings
 from halo_mcp.datasets import Datasets, parse_sources
 from halo_mcp.engine.settings import load_llm_settings
 from halo_mcp.errors import HaloError
@@ -53,7 +53,8 @@ def main(arguments: Sequence[str]) -> int:
             soft_rules=given.soft_rules,
             prices=given.prices,
         )
-        datasets = Datasets(parse_sources(given.sources), settings, load_llm_settings())
+        llm, asking = load_llm_settings(), load_ask_settings()
+        datasets = Datasets(parse_sources(given.sources), settings, llm)
     except HaloError as error:
         sys.stderr.write(f"halo-mcp: {error}\n")
         return 1
@@ -63,7 +64,7 @@ def main(arguments: Sequence[str]) -> int:
     from halo_mcp.transports import serve_stdio
 
     try:
-        anyio.run(serve_stdio, create_server(datasets))
+        anyio.run(serve_stdio, create_server(datasets, llm, asking))
     finally:
         datasets.close()
     return 0

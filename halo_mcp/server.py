@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, Final
 
+import anyio
+import anyio.to_thread
 from mcp import MCPError
 from mcp.server import CacheHint
 from mcp.server.mcpserver import Context, MCPServer
@@ -15,10 +18,17 @@ from mcp_types import INVALID_PARAMS, CallToolResult, TextContent
 from pydantic import ValidationError
 
 from halo_mcp import __version__
+from halo_mcp.config import AskSettings
 from halo_mcp.datasets import Datasets
-from halo_mcp.errors import UnknownDataset
+from halo_mcp.engine.settings import LLMSettings
+from halo_mcp.errors import UnknownDataset, UnknownRun, shown
+from halo_mcp.jobs import STOP_S, Jobs
+from halo_mcp.runs import RunFiles
+from halo_mcp.tools.ask import ask_tools
 from halo_mcp.tools.catalog import CATALOG
+from halo_mcp.tools.investigation import Investigator, with_prices
 from halo_mcp.tools.publish import publish
+from halo_mcp.tools.serving import Serving
 
 INSTRUCTIONS: Final = """\
 Evidence about what AI agents did, from their OpenTelemetry traces: what fails, how often, in which traces, why.
@@ -39,16 +49,16 @@ run_code; test one hypothesis: count_traces.
 CACHE_MS: Final = 3_600_000
 
 
-def build_tools() -> list[Tool]:
-    """Every tool, in the order in which clients list them."""
-    return [publish(entry) for entry in CATALOG]
+def build_tools(llm: LLMSettings | None = None) -> list[Tool]:
+    """Every tool, in the order in which clients list them; what `ask` says of itself depends on the settings."""
+    return [*(publish(entry) for entry in CATALOG), *ask_tools(llm or LLMSettings())]
 
 
-class HaloServer(MCPServer[Datasets]):
+class HaloServer(MCPServer[Serving]):
     """MCPServer with argument errors that say what to do."""
 
     async def call_tool(
-        self, name: str, arguments: dict[str, Any], context: Context[Datasets, Any] | None = None
+        self, name: str, arguments: dict[str, Any], context: Context[Serving, Any] | None = None
     ) -> Any:
         tools: Mapping[str, Tool] = {tool.name: tool for tool in self._tool_manager.list_tools()}
         if name not in tools:
@@ -86,12 +96,26 @@ def _refused(text: str) -> CallToolResult:
     return CallToolResult(content=[TextContent(text=text)], is_error=True)
 
 
-def create_server(datasets: Datasets) -> HaloServer:
-    """The server over these datasets, ready to run on any transport. Reads no file: the first call does."""
+def create_server(
+    datasets: Datasets, llm: LLMSettings | None = None, ask_settings: AskSettings | None = None
+) -> HaloServer:
+    """The server over these datasets, ready to run on any transport. Reads no file: the first call does.
+
+    Without ``llm`` nothing is ever sent to a model.
+    """
+    llm = with_prices(llm or LLMSettings(), datasets.settings.prices)
+    ask_settings = ask_settings or AskSettings()
 
     @asynccontextmanager
-    async def lifespan(_: MCPServer[Datasets]) -> AsyncGenerator[Datasets]:
-        yield datasets
+    async def lifespan(_: MCPServer[Serving]) -> AsyncGenerator[Serving]:
+        investigator = Investigator(datasets, llm, ask_settings)
+        async with anyio.create_task_group() as group:
+            try:
+                yield Serving(datasets, Jobs(ask_settings, group), investigator)
+            finally:
+                group.cancel_scope.cancel()
+        with anyio.CancelScope(shield=True), anyio.move_on_after(STOP_S):
+            await investigator.aclose()
 
     hint = CacheHint(ttl_ms=CACHE_MS, scope="public")
     server = HaloServer(
@@ -101,7 +125,7 @@ def create_server(datasets: Datasets) -> HaloServer:
         instructions=INSTRUCTIONS,
         log_level="WARNING",
         lifespan=lifespan,
-        tools=build_tools(),
+        tools=build_tools(llm),
         cache_hints={"tools/list": hint, "prompts/list": hint, "resources/templates/list": hint},
     )
 
@@ -113,5 +137,16 @@ def create_server(datasets: Datasets) -> HaloServer:
         from halo_mcp.index.sql_schema import schema_text
 
         return schema_text()
+
+    @server.resource(
+        "halo://runs/{run_id}", name="run", title="Record of a run of ask", mime_type="application/x-ndjson"
+    )
+    async def run_record(run_id: str) -> str:
+        """What the server's own agent did: spans in canonical form, one JSON object a line."""
+        try:
+            path = RunFiles(datasets.settings.index_dir).transcript(run_id)
+            return await anyio.to_thread.run_sync(partial(path.read_text, encoding="utf-8"))
+        except (UnknownRun, OSError):
+            raise ResourceNotFoundError(f"There is no record of a run {shown(run_id)!r}.") from None
 
     return server

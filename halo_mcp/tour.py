@@ -4,32 +4,31 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import typer
 from mcp import Client, StdioServerParameters
 
-_TRACE_CHARS = 3_500
+from halo_mcp.tools.params import call_text
+
+_QUESTIONS: Final[tuple[tuple[str, dict[str, Any]], ...]] = (
+    ("get_dataset_overview", {}),
+    ("list_failure_modes", {"limit": 3}),
+    ("contrast_traces", {}),
+    ("compare_datasets", {"after": "after"}),
+)
 
 
-async def take_tour(files: Sequence[Path]) -> None:
-    """Serve ``files`` as one dataset over stdio, ask the first questions, print the answers and what to paste."""
-    arguments = ["-m", "halo_mcp", "serve", *map(str, files)]
+async def take_tour(before: Path, after: Path) -> None:
+    """Serve the two runs over stdio, ask the first questions, print the answers and what to paste."""
+    arguments = ["-m", "halo_mcp", "serve", f"before={before}", f"after={after}"]
     async with Client(StdioServerParameters(command=sys.executable, args=arguments)) as client:
         tools = (await client.list_tools()).tools
         _heading(f"a client connected over stdio sees {len(tools)} tools: {', '.join(tool.name for tool in tools)}")
-        _heading("get_dataset_overview()")
-        typer.echo(await _text(client, "get_dataset_overview"))
-        failing = await client.call_tool(
-            "query_traces",
-            {"filters": {"outcome": ["fail"], "has_errors": True}, "limit": 1, "response_format": "json"},
-        )
-        found: Any = failing.structured_content
-        trace_id: str = found["traces"][0]["trace_id"]
-        _heading(f'view_trace(trace_id="{trace_id}")   the first failing trace; its beginning')
-        typer.echo((await _text(client, "view_trace", trace_id=trace_id))[:_TRACE_CHARS] + "\n…")
+        for tool, given in _QUESTIONS:
+            _heading(call_text(tool, **given))
+            typer.echo(await _text(client, tool, **given))
     _heading("to give this to Claude")
     typer.echo("Claude Code:\n  " + " ".join(["claude mcp add halo --", sys.executable, *arguments]))
     typer.echo("Claude Desktop, Cursor and others (mcpServers in their JSON configuration):")

@@ -15,10 +15,10 @@ LAYERS = (
     {"errors", "__version__"},
     {"index"},
     {"sandbox", "engine", "config", "junit"},
-    {"datasets"},
+    {"datasets", "jobs", "runs", "transcript"},
     {"tools"},
     {"server", "transports", "terminal", "demo", "tour"},
-    {"serve", "doctor", "cli_analysis", "cli_check", "cli_verify", "cli_synthesize"},
+    {"serve", "doctor", "cli_analysis", "cli_check", "cli_verify", "cli_ask", "cli_synthesize"},
     {"cli"},
     {"__main__"},
 )

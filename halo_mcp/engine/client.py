@@ -42,10 +42,10 @@ class Endpoint:
         if self._client is None:
             self.settings.require()
             made = await anyio.to_thread.run_sync(self._make)
-            if self._client is not None:  # another request was first, and this client would never be closed
+            if self._client is None:
+                self._client = made
+            else:  # another request was faster; an open client would be left behind
                 await made.close()
-                return self._client
-            self._client = made
         return self._client
 
     def _make(self) -> AsyncOpenAI:

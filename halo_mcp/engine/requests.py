@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+import time
 from collections.abc import Set
 from dataclasses import replace
 from typing import Final
@@ -35,6 +36,7 @@ async def ask_model(run: Run, agent: Agent, request: Request) -> Turn:
         # As the request is sent: another agent's request may teach the endpoint's ways meanwhile.
         round_, wire = run.round, run.endpoint.wire(request.model)
         known = frozenset(run.endpoint.quirks(request.model).dropped)
+        sent_at = time.time()
         try:
             turn = await _try(run, agent, request)
         except Exception as error:
@@ -53,6 +55,8 @@ async def ask_model(run: Run, agent: Agent, request: Request) -> Turn:
             continue
         run.failures = 0
         _count(run, agent, request, turn)
+        if run.hooks.on_reply:
+            run.hooks.on_reply(agent, request, turn, sent_at)
         return turn
 
 

@@ -23,9 +23,11 @@ from halo_mcp.engine.types import (
     Json,
     LedgerItem,
     Tool,
+    Turn,
     Verification,
     Verify,
 )
+from halo_mcp.engine.wires import Request
 from halo_mcp.errors import BadArgument
 
 STATE_VERSION: Final = 1
@@ -59,6 +61,8 @@ class Hooks:
     checkpoint: Callable[[Json], Awaitable[None]] | None = None
     """Gets the state after every paid turn and at the end, as JSON; see `Run.restore`."""
     verify: Verify | None = None
+    on_reply: Callable[[Agent, Request, Turn, float], None] | None = None
+    """Gets every reply that counted, with its usage, what was sent for it, and when (seconds since the epoch)."""
 
 
 @dataclass(slots=True)

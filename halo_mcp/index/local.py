@@ -92,6 +92,7 @@ class LocalStore(OpenedSources):
         return snapshot.remembered(
             f"features {filters.model_dump_json()}",
             lambda: read_features(snapshot, *selected(snapshot, filters, work), work),
+            large=True,
         )
 
     def contrast(

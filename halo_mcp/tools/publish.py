@@ -21,7 +21,6 @@ from mcp.server.mcpserver.tools import Tool
 from mcp_types import CallToolResult, TextContent, ToolAnnotations
 from pydantic import ConfigDict, Field
 
-from halo_mcp.datasets import Datasets
 from halo_mcp.errors import HaloError
 from halo_mcp.index.work import Work
 from halo_mcp.tools.budget import RESULT_META
@@ -29,6 +28,7 @@ from halo_mcp.tools.calls import ToolFunction, about_all_datasets, answer, own_p
 from halo_mcp.tools.catalog import Published
 from halo_mcp.tools.params import Answer, ResponseFormat
 from halo_mcp.tools.render import printable
+from halo_mcp.tools.serving import Serving
 
 READ_ONLY: Final = ToolAnnotations(read_only_hint=True, open_world_hint=False)
 """The other two hints mean nothing on a tool that only reads."""
@@ -48,25 +48,25 @@ def publish(entry: Published) -> Tool:
     function = entry.function
 
     async def run(**arguments: Any) -> CallToolResult:
-        context = cast("Context[Datasets]", arguments.pop("ctx"))
+        context = cast("Context[Serving]", arguments.pop("ctx"))
         dataset = "" if about_all_datasets(function) else cast("str", arguments.pop("dataset", ""))
         response_format = cast("ResponseFormat", arguments.pop("response_format"))
-        datasets = context.request_context.lifespan_context
+        datasets = context.request_context.lifespan_context.datasets
         try:
-            result = await _in_thread(context, partial(answer, datasets, dataset, function, arguments))
+            result = await in_thread(context, partial(answer, datasets, dataset, function, arguments))
             if response_format == "json":
                 return CallToolResult(
                     content=[TextContent(text=orjson.dumps(result.data).decode())],
                     structured_content=dict(result.data),
                 )
-            return _text(printable(result.text))
+            return text_result(printable(result.text))
         except HaloError as error:
-            return _text(str(error), is_error=True)
+            return text_result(str(error), is_error=True)
         except anyio.get_cancelled_exc_class():
             raise
         except Exception:
             _log.exception("tool %s failed", function.__name__)
-            return _text(
+            return text_result(
                 f"Internal error in {function.__name__}; the server's log has the details. Other calls still work.",
                 is_error=True,
             )
@@ -84,10 +84,10 @@ def publish(entry: Published) -> Tool:
         meta=meta or None,
         structured_output=False,
     )
-    return _strict(tool)
+    return strict(tool)
 
 
-def _text(text: str, *, is_error: bool = False) -> CallToolResult:
+def text_result(text: str, *, is_error: bool = False) -> CallToolResult:
     return CallToolResult(content=[TextContent(text=text)], is_error=is_error)
 
 
@@ -105,7 +105,7 @@ def _sign(run: Callable[..., Any], function: ToolFunction) -> None:
     run.__doc__ = function.__doc__
 
 
-def _strict(tool: Tool) -> Tool:
+def strict(tool: Tool) -> Tool:
     """Refuse unknown arguments (the SDK drops them silently) and publish the schema without its automatic titles."""
     base = tool.fn_metadata.arg_model
     model = type(base.__name__, (base,), {"model_config": ConfigDict(extra="forbid"), "__module__": base.__module__})
@@ -145,7 +145,7 @@ def _automatic(key: str, value: Any) -> bool:
     )
 
 
-async def _in_thread(context: Context[Datasets], call: Callable[[Work], Answer]) -> Answer:
+async def in_thread(context: Context[Serving], call: Callable[[Work], Answer]) -> Answer:
     """Run ``call`` in a worker thread; reports progress, and tells the thread to stop when the client cancels."""
     latest: list[tuple[float, float, str]] = []
     lock = threading.Lock()
@@ -170,7 +170,7 @@ async def _in_thread(context: Context[Datasets], call: Callable[[Work], Answer])
     return outcome[0]
 
 
-async def _report(context: Context[Datasets], latest: list[tuple[float, float, str]], lock: threading.Lock) -> None:
+async def _report(context: Context[Serving], latest: list[tuple[float, float, str]], lock: threading.Lock) -> None:
     """Send the newest progress twice a second; the value always grows, as MCP demands, and stays below 1.0."""
     sent = -1.0
     while True:
@@ -180,12 +180,12 @@ async def _report(context: Context[Datasets], latest: list[tuple[float, float, s
         if newest is None:
             continue
         done, total, message = newest
-        following = _growing(sent, done / total if total else 0.0)
+        following = growing(sent, done / total if total else 0.0)
         if following > sent:
             sent = following
             await context.report_progress(sent, 1.0, message)
 
 
-def _growing(sent: float, share: float) -> float:
+def growing(sent: float, share: float) -> float:
     """The progress to send after ``sent``: ``share``, or a little more than ``sent``; below 1.0, so it can go on."""
     return max(min(share, _MOST_PROGRESS), sent + (1.0 - sent) * 1e-4)

@@ -10,10 +10,12 @@ import pytest
 
 from halo_mcp.engine.ask import ask
 from halo_mcp.engine.client import Endpoint
+from halo_mcp.engine.requests import one_call
 from halo_mcp.engine.run import Hooks, Run
 from halo_mcp.engine.settings import Limits, Wire
-from halo_mcp.engine.types import FinalAnswer, Json, LedgerItem, Verification
-from halo_mcp.errors import BadArgument, GaveUp, ModelRejected
+from halo_mcp.engine.subagents import root_of
+from halo_mcp.engine.types import FinalAnswer, Json, LedgerItem, ToolSpec, Verification
+from halo_mcp.errors import BadArgument, GaveUp, MalformedReply, ModelRejected
 from tests.engine.fake_llm import (
     FakeLLM,
     Hang,
@@ -407,4 +409,20 @@ async def test_a_cancelled_run_closes_its_socket_and_the_endpoint_still_works(wi
         await server.idle()
         assert server.disconnects == [1]
         assert (await ask(Run(endpoint, TOOLS, limits=Limits(max_turns=2)), "again?")).result.answer == "ok"
+        await endpoint.aclose()
+
+
+@WIRES
+async def test_one_call_asks_for_one_forced_tool_call_and_counts(wire: Wire) -> None:
+    label = ToolSpec("label", "Labels traces.", {"type": "object"})
+    fenced = Reply(text='```json\n{"rows": [2]}\n```')
+    async with FakeLLM([Status(500), Reply(calls=[("label", {"rows": [1]})]), fenced, Reply(text="no")]) as server:
+        endpoint = Endpoint(settings_for(server, wire))
+        run = Run(endpoint, TOOLS)
+        root = root_of(run, "why?")
+        assert await one_call(run, root, "Label.", "t1 t2", label) == {"rows": [1]}
+        assert await one_call(run, root, "Label.", "t3", label) == {"rows": [2]}
+        with pytest.raises(MalformedReply, match="did not call label"):
+            await one_call(run, root, "Label.", "t4", label)
+        assert (run.meter.totals.turns, run.meter.totals.requests, len(conversation(server.requests[0]))) == (3, 4, 1)
         await endpoint.aclose()

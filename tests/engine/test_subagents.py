@@ -222,3 +222,18 @@ async def test_subagents_have_a_model_of_their_own_when_one_is_set(model: str, e
     )
     used: list[Any] = [request["model"] for request in played.server.requests]
     assert used == ["m", expected, "m"]
+
+
+async def test_agents_that_ask_first_at_the_same_time_share_one_client() -> None:
+    async with FakeLLM([]) as server:
+        endpoint = Endpoint(settings_for(server))
+        made: list[object] = []
+
+        async def one() -> None:
+            made.append(await endpoint.client())
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(one)
+            group.start_soon(one)
+        assert made[0] is made[1]
+        await endpoint.aclose()

@@ -1,0 +1,54 @@
+"""Where questions to the server-side agent are kept: state and transcript of each run. Knows files, not agents."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final, cast
+
+from halo_mcp.errors import UnknownRun
+
+_RUN_ID: Final = re.compile(r"[0-9a-f]{16}")
+
+
+class RunFiles:
+    """The files of all runs, under one directory that is made when it is needed."""
+
+    def __init__(self, index_dir: Path) -> None:
+        self._directory = index_dir / "runs"
+
+    def transcript(self, run_id: str) -> Path:
+        """JSON lines of canonical spans, one file per run; may not exist yet. Raises: UnknownRun."""
+        return self._path(run_id, "jsonl")
+
+    def exists(self, run_id: str) -> bool:
+        try:
+            return self._path(run_id, "state.json").exists() or self.transcript(run_id).exists()
+        except UnknownRun:
+            return False
+
+    def save(self, run_id: str, saved: Mapping[str, Any], clean: Callable[[str], str] = str) -> None:
+        """Replace the saved state of a run as a whole. ``clean`` takes secrets out of the text. Raises: OSError."""
+        path = self._path(run_id, "state.json")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Not orjson: it refuses the halves of surrogate pairs that models sometimes send.
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        temporary.write_text(clean(json.dumps(saved)), encoding="utf-8")
+        temporary.replace(path)
+
+    def load(self, run_id: str) -> dict[str, Any]:
+        """What was saved last. Raises: UnknownRun."""
+        try:
+            saved = json.loads(self._path(run_id, "state.json").read_bytes())
+        except (OSError, ValueError):
+            raise UnknownRun(run_id) from None
+        return cast("dict[str, Any]", saved)
+
+    def _path(self, run_id: str, suffix: str) -> Path:
+        # Ids come from clients: nothing else may become part of a path.
+        if not _RUN_ID.fullmatch(run_id):
+            raise UnknownRun(run_id)
+        return self._directory / f"{run_id}.{suffix}"
