@@ -42,8 +42,10 @@ class Endpoint:
         if self._client is None:
             self.settings.require()
             made = await anyio.to_thread.run_sync(self._make)
-            if self._client is None:  # another agent may have been faster; two clients would leave one open
+            if self._client is None:
                 self._client = made
+            else:  # another request was faster; an open client would be left behind
+                await made.close()
         return self._client
 
     def _make(self) -> AsyncOpenAI:

@@ -95,6 +95,8 @@ class Mapped:
     first_error: EngineError | None = None
     done: int = 0
     """Traces that were read or have failed."""
+    sent_tokens: int = 0
+    """Of batches that are not answered yet; the budget does not know of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,14 +147,17 @@ async def map_texts(run: Run, texts: Mapping[str, str], question: str, progress:
 
     async def read(batch: Sequence[str]) -> None:
         async with slots:
+            tokens = reader.tokens(sum(len(texts[trace_id]) for trace_id in batch))
+            if stop := run.meter.soft_stop(mapped.sent_tokens + tokens):  # what is left is for the findings
+                _fail(run, mapped, batch, GaveUp(stop, "the budget is nearly used up"))
+                return
+            mapped.sent_tokens += tokens
             try:
-                if stop := run.meter.soft_stop():  # what is left is for the findings
-                    _fail(run, mapped, batch, GaveUp(stop, "the budget is nearly used up"))
-                else:
-                    await _read_batch(run, reader, texts, batch, question, mapped)
+                await _read_batch(run, reader, texts, batch, question, mapped)
             except ModelRejected as error:  # out of the group it would come wrapped
                 refused.append(error)
                 group.cancel_scope.cancel()
+            mapped.sent_tokens -= tokens
             progress(mapped.done / max(1, len(texts)), f"read {mapped.done} of {len(texts)} digests")
 
     progress(0.0, f"reading {len(texts)} digests")

@@ -12,14 +12,12 @@ from itertools import chain, zip_longest
 from typing import TYPE_CHECKING, Final
 
 from halo_mcp.index import semconv
-from halo_mcp.index.evidence import Quote, quote_failure
 from halo_mcp.index.messages import Conversation, conversation
-from halo_mcp.index.places import Places
-from halo_mcp.index.reading import Sources
 from halo_mcp.index.semconv import ObservationKind
 from halo_mcp.index.span import Json, Span, as_text
 
 if TYPE_CHECKING:
+    from halo_mcp.index.evidence import Quote
     from halo_mcp.index.snapshot import Snapshot
     from halo_mcp.index.store import StatusCode, TraceRow
     from halo_mcp.index.work import Work
@@ -166,6 +164,9 @@ def _records(
     snapshot: Snapshot, key: int, spans: Sequence[DigestSpan], read: Sequence[int], work: Work
 ) -> dict[int, Mapping[str, Json]]:
     """The records of the spans at these positions."""
+    from halo_mcp.index.places import Places
+    from halo_mcp.index.reading import Sources
+
     order = sorted(read, key=lambda position: spans[position].place)
     sources = Sources(snapshot.manifest.sources)
     texts = sources.texts(Places.of(spans[position].place for position in order))
@@ -191,6 +192,8 @@ def _failures(spans: Sequence[DigestSpan], records: Mapping[int, Mapping[str, Js
 
 
 def _quote(span: DigestSpan, record: Mapping[str, Json] | None) -> Quote | None:
+    from halo_mcp.index.evidence import quote_failure
+
     return None if record is None else quote_failure(record, span.failure_rule or "", span.failure_text)
 
 

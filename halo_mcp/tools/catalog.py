@@ -53,7 +53,7 @@ CATALOG: Final = (
     Published(search_dataset, "Search all traces", "grep regex across traces counts by group tool snippets"),
     Published(analyze_cost, "Token cost", "tokens cost by model agent turn tool, context growth, waste"),
     Published(list_harness_versions, "Harness versions", "prompt versions, system prompt diff, tools model parameters"),
-    Published(synthesize_traces, "Synthesize traces", "summarize many traces, findings"),
+    Published(synthesize_traces, "Synthesis", "summarize traces"),
     Published(verify_evidence, "Verify evidence", "check citations quotes counts"),
     Published(list_datasets, "List datasets", "loaded trace files, open file, ingest problems"),
 )

@@ -108,7 +108,7 @@ def _failure_lines(digest: TraceDigest, max_chars: int, cited: set[str]) -> tupl
     cap = fair_shares([len(quote) for quote in quotes], max(0, room))
     page, told = Page(max_chars * 65 // 100), 0
     for failure, line, quote in zip(failures, bare, quotes, strict=True):
-        full = f"{line}: “{preview(quote, cap)}”" if quote and cap >= 20 else line
+        full = f"{line}: “{preview(quote, cap)}”" if quote and cap >= min(20, len(quote)) else line
         if page.add(full) or page.add(line):
             ids = [span.span_id for span in failure.spans[:share]]
             told += len(ids)

@@ -26,15 +26,15 @@ FINDING_SCHEMA: Final = (
 
 def synthesize_traces(
     call: Call,
-    trace_ids: Annotated[list[Text], Field(max_length=MOST_TRACES)] = [],  # noqa: B006  (never changed)
+    trace_ids: Annotated[list[Text], Field(max_length=MOST_TRACES, description="ids")] = [],  # noqa: B006  (never changed)
     filters: Filters = ALL_TRACES,
     focus: Annotated[Text, Field(description="question")] = "",
     limit: Annotated[int, Field(ge=1, le=MOST_TRACES)] = 40,
-    seed: Annotated[int, Field(description="another sample")] = 0,
+    seed: Annotated[int, Field(le=999)] = 0,
 ) -> Answer:
-    """Read many traces: those given, or a sample of every outcome and failure mode.
+    """Read many traces, given or sampled by failure.
 
-    With HALO_MCP_MODEL: findings, evidence checked. Else digests (errors, failing calls, excerpts) for you to judge.
+    With HALO_MCP_MODEL: findings, evidence checked. Else digests: errors, calls, excerpts.
     Next: verify_evidence.
     """
     if call.llm.why_off() is None:
