@@ -38,8 +38,8 @@ def evidence_pack(call: Call, question: str, filters: TraceFilters, why: str = _
     plan = _plan(call, filters, failures.data, chosen)
     text = Page(DEFAULT_CHARS, reserve=5_000)
     text.add(
-        f"status no_model: {why}. Nothing was sent anywhere. Here is computed evidence, and a plan for you to answer the "
-        "question yourself."
+        f"status no_model: {why}. Nothing was sent anywhere. Here is computed evidence, and a plan for you to answer "
+        "the question yourself."
     )
     text.add(f"question: {preview(question, _QUESTION_CHARS)}")
     for heading, part in (

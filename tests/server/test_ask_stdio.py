@@ -54,7 +54,7 @@ async def test_a_question_over_stdio_is_answered_with_progress_and_no_key(tmp_pa
             result = await caller.client.call_tool("ask", arguments, progress_callback=note)
         keys = [headers["authorization"] for headers in model.headers]
     assert "own agent (m)" in (tools["ask"].description or "")
-    found = result.structured_content or {}
+    found: dict[str, Any] = result.structured_content or {}
     assert (found["status"], found["citations"]["verified"]) == ("complete", 1)
     assert KEY not in result.model_dump_json()
     assert keys == [f"Bearer {KEY}"] * 2

@@ -137,7 +137,7 @@ HALO_FIELDS: Final[dict[str, set[str]]] = {
     "analyze_cost": {"groups"},
     "list_datasets": {"datasets"},
     "synthesize_traces": set(),
-    "ask": {"status", "answer", "findings", "citations"},
+    "ask": {"status", "overview", "failure_modes", "plan"},
 }
 """What a caller of HALO's tools finds under the same names."""
 
