@@ -32,7 +32,7 @@ from halo_mcp.tools.serving import Serving
 HEARTBEAT_S: Final = 5.0
 """The longest silence while someone waits; clients count it."""
 MOST_OFTEN_S: Final = 0.25
-_MAX_WAIT_S: Final = 600.0
+_MAX_WAIT_S: Final = 600
 _log = logging.getLogger(__name__)
 
 _ASK: Final = """Ask one question about the traces{who}.
@@ -49,7 +49,7 @@ _WITHOUT_MODEL: Final = (
     "; no model is set up here, so you answer it",
     "Returns computed evidence (overview, failure modes with quotes, contrast, traces to read) and a plan of calls.",
 )
-_RESULT: Final = "Wait for a run that ask started: its result, or what it is doing. cancel=true stops it."
+_RESULT: Final = "Wait for a run that ask started: its result, or what it is doing."
 
 
 Reply = Callable[[Context[Serving]], Awaitable[CallToolResult]]
@@ -63,28 +63,25 @@ def ask_tools(settings: LLMSettings) -> list[Tool]:
 
     async def ask(
         ctx: Context[Serving],
-        question: str,
+        question: Annotated[str, Field(description="in words")],
         effort: Effort = "normal",
         filters: Filters = ALL_TRACES,
-        max_turns: int | None = None,
-        max_seconds: float | None = None,
-        max_usd: float | None = None,
+        budget: Annotated[dict[str, float], Field(description="only lowers: max_turns, max_seconds, max_usd")] = {},  # noqa: B006
         dataset: Annotated[str, Field(description="name; empty = the default one")] = "",
         response_format: ResponseFormat = "text",
     ) -> CallToolResult:
         asked = Question(question, dataset, filters.given())
-        budgets = {"max_turns": max_turns, "max_seconds": max_seconds, "max_usd": max_usd}
         if on:
-            work = partial(_ask, _desk(ctx), asked, effort, budgets, response_format)
+            work = partial(_ask, _desk(ctx), asked, effort, budget, response_format)
         else:
             work = partial(_pack, _desk(ctx), asked, filters, response_format)
         return await _answered(work, ctx, "ask")
 
     async def ask_result(
         ctx: Context[Serving],
-        job_id: str,
-        wait_s: Annotated[float, Field(ge=0)] = 30.0,
-        cancel: bool = False,
+        job_id: Annotated[str, Field(description="from ask")],
+        wait_s: Annotated[float, Field(ge=0, le=_MAX_WAIT_S)] = 30,
+        cancel: Annotated[bool, Field(description="stop it")] = False,
         response_format: ResponseFormat = "text",
     ) -> CallToolResult:
         return await _answered(partial(_result, _desk(ctx), job_id, wait_s, cancel, response_format), ctx, "ask_result")
@@ -148,13 +145,13 @@ async def _ask(
     desk: Serving,
     asked: Question,
     effort: Effort,
-    budgets: Mapping[str, float | None],
+    budget: Mapping[str, float],
     response_format: ResponseFormat,
     ctx: Context[Serving],
 ) -> CallToolResult:
     if not asked.text.strip():
         raise BadArgument("The question is empty: say what you want to know about the traces.")
-    job = _started(desk, asked, effort, budgets)
+    job = _started(desk, asked, effort, budget)
     try:
         await _follow(ctx, job, desk.jobs.settings.wait_s)
     except BaseException:
@@ -165,10 +162,10 @@ async def _ask(
     return _of(job, response_format)
 
 
-def _started(desk: Serving, asked: Question, effort: Effort, budgets: Mapping[str, float | None]) -> Job:
+def _started(desk: Serving, asked: Question, effort: Effort, budget: Mapping[str, float]) -> Job:
     """Raises: BadArgument, Busy."""
     left, made = desk.jobs.left(), desk.investigator
-    limits = made.limits(effort, **budgets)
+    limits = made.limits(effort, **budget)
     limits = limits.lowered(
         max_input_tokens=left.tokens, max_output_tokens=min(left.tokens, limits.max_output_tokens), max_usd=left.usd
     )
@@ -203,7 +200,7 @@ async def _result(
     if cancel:
         await job.stop()
     else:
-        await _follow(ctx, job, min(wait_s, _MAX_WAIT_S))
+        await _follow(ctx, job, wait_s)
     return _of(job, response_format)
 
 

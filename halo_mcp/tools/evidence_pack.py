@@ -80,7 +80,8 @@ def _representative(call: Call, filters: TraceFilters, failures: Mapping[str, An
             chosen.setdefault(trace_id, why)
 
     for mode in failures["failure_modes"][:3]:
-        choose(mode["example_trace_id"], f"failure mode {mode['id']}: {preview(str(mode['pattern']))}")
+        words = str(mode["pattern"] or mode["status_message"] or mode["rule"])
+        choose(mode["example_trace_id"], f"failure mode {mode['id']}: {preview(words)}")
     given = filters.given()
     if not given.get("outcome"):
         passed = TraceFilters.model_validate({**given, "outcome": ["pass"]})

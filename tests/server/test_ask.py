@@ -241,9 +241,9 @@ async def test_a_caller_may_lower_a_budget_and_never_raise_it(tmp_path: Path) ->
         return Reply(calls=[("view_trace", {"trace_id": "t1"})])
 
     async with asking(tmp_path, looking, limits=Limits(max_turns=3)) as asker:
-        found = await asker.ask(max_turns=50)
+        found = await asker.ask(budget={"max_turns": 50})
         before = len(asker.model.requests)
-        lowered = await asker.ask(max_turns=1)
+        lowered = await asker.ask(budget={"max_turns": 1})
     # The last turn is forced to be the answer; when it is none, one more asks for plain text.
     assert (found["status"], before) == ("partial", 4)
     assert (lowered["status"], len(asker.model.requests) - before) == ("partial", 2)
@@ -261,8 +261,10 @@ async def test_an_outage_after_paid_turns_gives_what_there_is(tmp_path: Path) ->
     "arguments, said",
     [
         ({"question": "  "}, "The question is empty"),
-        ({"question": "q", "max_turns": 0}, "max_turns=0 is not possible"),
-        ({"question": "q", "max_usd": 0}, "max_usd=0 is not possible"),
+        ({"question": "q", "budget": {"max_turns": 0}}, "max_turns=0 is not possible"),
+        ({"question": "q", "budget": {"max_usd": 0}}, "max_usd=0 is not possible"),
+        ({"question": "q", "budget": {"max_turns": -1}}, "max_turns=-1 is not possible"),
+        ({"question": "q", "budget": {"turns": 1}}, "There is no limit 'turns'"),
         ({"question": "q", "dataset": "nope"}, "There is no dataset 'nope'"),
         ({"question": "q", "effort": "huge"}, "effort"),
     ],
