@@ -31,7 +31,7 @@ _TOKEN: Final = re.compile(
     | (?P<class> \\[dws] )
     | (?P<any> \. | \\[DWS] | \[\^ [^\]\[\\]+ \] )
     | (?P<same> \[ [A-Za-z0-9_ ]+ \] | \[ (?: [A-Z]-[A-Z] | [a-z]-[a-z] | [0-9]-[0-9] | [A-Za-z0-9_] )+ \]
-        | \\[.+*?()|{}^$/\[\]] | \\\\ | [A-Za-z0-9_ "'<>=:;,/!@%&`#~-] | [|)] | \( (?:\?:|\?i:)? (?!\?) )
+        | \\[.+*?()|{}^$/\[\]] | \\\\ | [A-Za-z0-9_ "'<>=:;,/!@%&`#~-] | [|)] | \(\?i\) | \( (?:\?:|\?i:)? (?!\?) )
     | (?P<repeat> [*+?]\?? )
     """,
     re.VERBOSE,
@@ -71,7 +71,7 @@ def grep(
 
     regex = compile_pattern(regex_pattern).text
     clock = Clock()
-    wanted = glob_filter(glob_pattern) if glob_pattern else lambda _: True
+    wanted = glob_filter(glob_pattern or "**/*")
     files = [entry for entry in walk(root, clock) if not entry.directory and wanted(entry.path)]
     paths = [entry.path for entry in files if entry.size_bytes <= MAX_FILE_BYTES]
     found: list[LineMatch] = []
@@ -95,16 +95,22 @@ def _lines(root: Root, path: str) -> list[str]:
     return lines_of(decoded(data)) if data is not None else []
 
 
-def _worth_reading(
-    root: Root, pattern: str, paths: Sequence[str], clock: Clock, ripgrep: str | None
-) -> Iterable[str]:
+def _worth_reading(root: Root, pattern: str, paths: Sequence[str], clock: Clock, ripgrep: str | None) -> Iterable[str]:
     program = shutil.which("rg") if ripgrep is None else ripgrep
     wider = widened(pattern)
     return _candidates(program, wider, root.path, paths, clock) if program and wider else paths
 
 
 def _candidates(program: str, pattern: str, root: Path, paths: Sequence[str], clock: Clock) -> Iterator[str]:
-    options = ("--no-config", "--text", "--encoding=none", "--files-with-matches", "--null", "--no-messages", "--no-ignore")
+    options = (
+        "--no-config",
+        "--text",
+        "--encoding=none",
+        "--files-with-matches",
+        "--null",
+        "--no-messages",
+        "--no-ignore",
+    )
     for start in range(0, len(paths), _BATCH):
         batch = paths[start : start + _BATCH]
         command = (program, *options, "--hidden", "-e", pattern, "--", *(f"./{path}" for path in batch))

@@ -91,7 +91,9 @@ def _rules(text: str) -> Iterator[Rules]:
             continue
         says_not = pattern.startswith("!")
         expression = _ignore_expression(pattern.removeprefix("!"))
-        if pending and (says_not != negated or sum(map(len, pending)) + len(pending) + len(expression) > _MAX_EXPRESSION):
+        if pending and (
+            says_not != negated or sum(map(len, pending)) + len(pending) + len(expression) > _MAX_EXPRESSION
+        ):
             yield from _compiled(pending, negated)
             pending = []
         negated = says_not

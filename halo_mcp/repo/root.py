@@ -15,8 +15,7 @@ MAX_FILE_BYTES: Final = 10 << 20
 SNIFFED_BYTES: Final = 8_192
 """A NUL among the first bytes makes a file binary, as in git."""
 EXCLUDED_NAMES: Final = frozenset(
-    (".git", ".hg", ".svn", "node_modules", ".venv", "__pycache__", ".mypy_cache", ".pytest_cache", ".ruff_cache")
-    + (".cache", ".tox", ".eggs")
+    [".git", ".hg", ".svn", "node_modules", ".venv", "__pycache__", ".mypy_cache", ".pytest_cache", ".ruff_cache", ".cache", ".tox", ".eggs"]
 )
 """Neither listed nor read, in any case of letters: version control's own files, and what tools put there."""
 
@@ -55,7 +54,7 @@ class Root:
         return real
 
     def read(self, path: str) -> bytes:
-        """The bytes of a text file. Raises BadRepoPath as ``resolve`` does, and for what is no text file of up to 10 MiB."""
+        """The bytes of a text file of up to 10 MiB. Raises BadRepoPath for others, and as ``resolve`` does."""
         data = read_text_bytes(self.resolve(path), path)
         if data is None:
             raise BadRepoPath(path, "it is a binary file")
