@@ -18,15 +18,18 @@ if TYPE_CHECKING:
     from halo_mcp.index.quotes import Quote, Tier
 
 CitationVerdict = Literal["exact", "normalised", "loose", "moved", "exists", "missing", "no_line", "no_file", "refused"]
-"""The first three: the quote stands on the cited lines. Moved: it stands on other lines of the file. Exists: there was no
-quote, and the lines are there. Missing: the quote is nowhere in the file. Refused: no file that tools read."""
+"""The first three: the quote stands on the cited lines. Moved: it stands on other lines of the file. Exists: there was
+no quote, and the lines are there. Missing: the quote is nowhere in the file. Refused: no file that tools read."""
 CONFIRMED: Final[frozenset[CitationVerdict]] = frozenset(("exact", "normalised", "loose", "moved", "exists"))
 _MAX_SHOWN_CHARS: Final = 500
 _IN_PROSE: Final = re.compile(
-    r"(?<![\w./:@-]) (?P<path> (?:\.?/)? (?: [\w.@+-]+/ )* (?: [\w@+-]* (?:\.[\w-]+)* \.[A-Za-z]\w* | Makefile | Dockerfile ))"
+    r"(?<![\w./:@-]) (?P<path> (?:\.?/)? (?: [\w.@+-]+/ )*"
+    r" (?: [\w@+-]* (?:\.[\w-]+)* \.[A-Za-z]\w* | Makefile | Dockerfile ))"
     r" :L? (?P<line>\d{1,7}) (?: [-–] L? (?P<end>\d{1,7}) )? (?![\w:]|\.\d)",
     re.VERBOSE,
 )
+_MAX_PLACES: Final = 100
+"""Of a quote with ellipses, which may be put together in very many ways."""
 _NUMBERED: Final = re.compile(r"(?m)^ *\d+\t")
 """What read_file writes before a line."""
 
@@ -156,8 +159,11 @@ def _places(lines: Sequence[str], quote: Quote, tier: Tier) -> Iterator[tuple[in
     else:
         spelled = [alphanumerics(normalised(line)) for line in lines]
         text, starts, needles = "".join(spelled), _starts(spelled, 0), quote.loose
-    position = 0
+    position, places = 0, 0
     while needles and needles[0] and (span := _span(text, needles, position)):
+        places += 1
+        if len(needles) > 1 and places > _MAX_PLACES:
+            return
         yield bisect_right(starts, span[0]), bisect_right(starts, span[1] - 1)
         position = span[0] + 1
 

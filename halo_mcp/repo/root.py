@@ -15,7 +15,10 @@ MAX_FILE_BYTES: Final = 10 << 20
 SNIFFED_BYTES: Final = 8_192
 """A NUL among the first bytes makes a file binary, as in git."""
 EXCLUDED_NAMES: Final = frozenset(
-    [".git", ".hg", ".svn", "node_modules", ".venv", "__pycache__", ".mypy_cache", ".pytest_cache", ".ruff_cache", ".cache", ".tox", ".eggs"]
+    (
+        *(".git", ".hg", ".svn", ".cache", ".mypy_cache", ".pytest_cache", ".ruff_cache", "__pycache__"),
+        *(".eggs", ".tox", ".venv", "node_modules"),
+    )
 )
 """Neither listed nor read, in any case of letters: version control's own files, and what tools put there."""
 
