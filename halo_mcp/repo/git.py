@@ -156,7 +156,15 @@ def blame(git: Git, path: str, start_line: int, end_line: int, ref: str | None) 
     # Never the work tree's file: reading it runs the clean filters that attributes name.
     sha = git.commit(ref or "HEAD")
     _text_blob(git, git.blob(sha, path), path)
-    options = ("--porcelain", "--no-textconv", "--encoding=UTF-8", "-L", f"{start_line},{end_line}")
+    # A file of revisions to ignore is named by the repository, and its lines would show in an error.
+    options = (
+        "--porcelain",
+        "--no-textconv",
+        "--no-ignore-revs-file",
+        "--encoding=UTF-8",
+        "-L",
+        f"{start_line},{end_line}",
+    )
     output = decoded(git.read("blame", *options, sha, *git.paths(path)).output)
     lines, size = list[BlameLine](), 0
     for line in _blamed(output):
@@ -173,8 +181,10 @@ def read_file(git: Git, ref: str, path: str, offset: int, limit: int) -> Excerpt
 
 
 def _text_blob(git: Git, blob: str, path: str) -> bytes:
-    kind = git.text("cat-file", "-t", blob).strip()
-    if kind != "blob":
+    kind = git.run("cat-file", "-t", blob)
+    if kind.code != 0:
+        raise BadRepoPath(path, "this repository does not hold it: it is a submodule, or was never fetched")
+    if kind.output.strip() != b"blob":
         raise BadRepoPath(path, "it is a directory")
     ran = git.run("cat-file", "blob", blob, max_bytes=MAX_FILE_BYTES)
     if ran.cut:

@@ -28,7 +28,6 @@ _CONFIGURATION: Final = (
     "core.alternateRefsCommand=false",
     "diff.external=",
     "log.showSignature=false",
-    "blame.ignoreRevsFile=",  # its lines would show in an error
     "mailmap.file=/dev/null",
     "color.ui=false",
     "protocol.allow=never",

@@ -189,8 +189,13 @@ def test_no_program_that_a_repository_names_is_started(history: Work) -> None:
     ):
         history.git("config", key, f"!{program}" if key == "alias.log" else str(program))
     for key, value in {
-        "log.showSignature": "true", "diff.submodule": "log", "core.hooksPath": str(history.path / ".git/hooks"),
-        "color.ui": "always", "log.follow": "true", "diff.noprefix": "true", "blame.ignoreRevsFile": "/etc/passwd",
+        "log.showSignature": "true",
+        "diff.submodule": "log",
+        "core.hooksPath": str(history.path / ".git/hooks"),
+        "color.ui": "always",
+        "log.follow": "true",
+        "diff.noprefix": "true",
+        "blame.ignoreRevsFile": "/etc/passwd",
     }.items():
         history.git("config", key, value)
     mark.unlink(missing_ok=True)  # setting all this up may have started it
@@ -207,12 +212,17 @@ def test_objects_that_are_missing_are_not_fetched(history: Work) -> None:
     (history.path / ".git/objects" / blob[:2] / blob[2:]).unlink()
     for url in (f"ext::{program} %S", f"ssh://host/{program}", str(history.path)):
         for key, value in {
-            "core.repositoryFormatVersion": "1", "extensions.partialClone": "origin", "remote.origin.url": url,
-            "remote.origin.promisor": "true", "remote.origin.uploadpack": str(program),
-            "protocol.ext.allow": "always", "protocol.allow": "always", "core.sshCommand": str(program),
+            "core.repositoryFormatVersion": "1",
+            "extensions.partialClone": "origin",
+            "remote.origin.url": url,
+            "remote.origin.promisor": "true",
+            "remote.origin.uploadpack": str(program),
+            "protocol.ext.allow": "always",
+            "protocol.allow": "always",
+            "core.sshCommand": str(program),
         }.items():
             history.git("config", key, value)
-        with pytest.raises(GitFailed):
+        with pytest.raises(BadRepoPath, match="never fetched"):
             history.call("git_read_file", ref="HEAD", path="app.py")
         assert not mark.exists()
 

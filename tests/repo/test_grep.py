@@ -58,8 +58,28 @@ def test_patterns_that_backtrack_elsewhere_end_here_and_others_are_refused(work:
 
 
 PIECES = st.sampled_from(
-    ["a", "é", "K", "foo", ".", ".*", "^", "$", r"\b", r"\w+", r"\W", r"\d", r"\s*", "[ab]", "[^a]", "(?i)", "(?i:k)"]
-    + ["|", "(a|b)", r"\.", r"\\", " ", "x?", "[0-9]+", r"\D", "{2}", r"\x41", r"\pL", "]", "/", '"']
+    [
+        *(
+            "a",
+            "é",
+            "K",
+            "foo",
+            ".",
+            ".*",
+            "^",
+            "$",
+            r"\b",
+            r"\w+",
+            r"\W",
+            r"\d",
+            r"\s*",
+            "[ab]",
+            "[^a]",
+            "(?i)",
+            "(?i:k)",
+        ),
+        *("|", "(a|b)", r"\.", r"\\", " ", "x?", "[0-9]+", r"\D", "{2}", r"\x41", r"\pL", "]", "/", '"'),
+    ]
 )
 CONTENT = rb"ab .\x41foo Foo 12\xc3\xa9\xe2\x84\xaaK" + b'\xe9 \xff\r\n a\xc2\xa0b \x0b\x0c\xe2\x80\xa8 ]/"\\.{}'
 
