@@ -82,7 +82,7 @@ async def _take(run: Run, agent: Agent, turn: Turn) -> None:
     elif turn.text.strip() and (agent.stop or agent.nudges >= run.limits.nudges):
         await _accept_text(run, agent, turn.text.strip())
     elif agent.rescuing:
-        raise GaveUp("no_answer", "the model gave no answer when asked for one")
+        raise GaveUp(agent.stop or "no_answer", "the model gave no answer when it had to")
     elif agent.stop:
         agent.rescuing = True
     elif agent.nudges >= run.limits.nudges:
