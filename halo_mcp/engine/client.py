@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, cast
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 NO_KEY = "not-needed"
 """Sent to local servers that want no key; the SDK refuses to start without one."""
 CONNECT_S = 5.0
+_CHATTY = ("openai", "httpx2", "httpcore2")
+"""Loggers that write whole requests below WARNING: trace text, and headers that hold keys."""
 
 
 class Endpoint:
@@ -52,6 +55,8 @@ class Endpoint:
         import httpx2
         from openai import AsyncOpenAI
 
+        for name in _CHATTY:  # after the import, which obeys OPENAI_LOG
+            logging.getLogger(name).setLevel(logging.WARNING)
         return AsyncOpenAI(
             base_url=self.settings.endpoint,
             api_key=self.settings.api_key or NO_KEY,
