@@ -35,14 +35,14 @@ MOST_OFTEN_S: Final = 0.25
 _MAX_WAIT_S: Final = 600
 _log = logging.getLogger(__name__)
 
-_ASK: Final = """Ask one question about the traces{who}.
+_ASK: Final = """Ask about the traces{who}.
 
 {what}"""
 _WITH_MODEL: Final = (
-    "; this server's own agent ({model}) reads them and answers",
+    "; this server's own agent ({model}) answers",
     (
-        "Returns the answer with findings whose ids, quotes and counts were checked, or a job_id for ask_result. "
-        "Takes minutes; sends trace excerpts to the model."
+        "Returns findings whose ids, quotes and counts were checked, or a job_id for ask_result. Takes minutes; "
+        "sends trace excerpts to it."
     ),
 )
 _WITHOUT_MODEL: Final = (
@@ -86,7 +86,7 @@ def ask_tools(settings: LLMSettings) -> list[Tool]:
     ) -> CallToolResult:
         return await _answered(partial(_result, _desk(ctx), job_id, wait_s, cancel, response_format), ctx, "ask_result")
 
-    description = _ASK.format(who=who.format(model=printable(settings.model)[:60]), what=what)
+    description = _ASK.format(who=who.format(model=printable(settings.model)[:40]), what=what)
     made = [
         Tool.from_function(
             ask, title="Ask", description=description, annotations=hints, meta=_HINT, structured_output=False
@@ -103,7 +103,7 @@ def ask_tools(settings: LLMSettings) -> list[Tool]:
     return [strict(tool) for tool in made]
 
 
-_HINT: Final[dict[str, Any]] = {"anthropic/searchHint": "diagnose investigate root cause question agent"}
+_HINT: Final[dict[str, Any]] = {"anthropic/searchHint": "diagnose investigate root cause"}
 
 
 def _desk(ctx: Context[Serving]) -> Serving:

@@ -1,0 +1,64 @@
+"""Settings of ask: what the environment may say, and that the documentation names all of it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from halo_mcp.config import AskSettings, load_ask_settings
+from halo_mcp.engine import settings as engine_settings
+from halo_mcp.engine.settings import LLMSettings
+from halo_mcp.errors import BadArgument
+from halo_mcp.server import build_tools
+
+DOCS = Path(__file__).parents[1] / "docs" / "ask.md"
+
+
+def test_the_environment_is_read() -> None:
+    assert load_ask_settings({}) == AskSettings()
+    given = {"HALO_MCP_ASK_WAIT_S": "20", "HALO_MCP_ASK_MAX_JOBS": "5", "HALO_MCP_ASK_RUN_CODE": "1"}
+    assert load_ask_settings(given) == AskSettings(wait_s=20.0, max_jobs=5, run_code=True)
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {"HALO_MCP_ASK_WAIT_S": "soon"},
+        {"HALO_MCP_ASK_MAX_JOBS": "0"},
+        {"HALO_MCP_ASK_MAX_JOBS": "1.5"},
+        {"HALO_MCP_ASK_TOTAL_USD": "inf"},
+        {"HALO_MCP_ASK_RUN_CODE": "perhaps"},
+    ],
+)
+def test_a_value_that_cannot_be_used_is_named(environ: dict[str, str]) -> None:
+    with pytest.raises(BadArgument, match=next(iter(environ))):
+        load_ask_settings(environ)
+
+
+def test_every_variable_is_documented() -> None:
+    text = DOCS.read_text(encoding="utf-8")
+    names = [f"HALO_MCP_ASK_{item.name.upper()}" for item in fields(AskSettings)]
+    for table in ("_TEXTS", "_NUMBERS", "_LIMITS"):
+        values = getattr(engine_settings, table).values()
+        names += [value if isinstance(value, str) else value[0] for value in values]
+    assert [name for name in names if f"`{name}`" not in text] == []
+
+
+@pytest.mark.parametrize("settings", [LLMSettings(), LLMSettings(model="m" * 99, api_key="sk-12345")])
+def test_the_two_tools_stay_small_and_say_which_mode_is_on(settings: LLMSettings) -> None:
+    ask, ask_result = build_tools(settings)[-2:]
+    for tool, most in ((ask, 1_000), (ask_result, 600)):
+        entry = {
+            "name": tool.name,
+            "title": tool.title,
+            "description": tool.description,
+            "inputSchema": tool.parameters,
+            "annotations": tool.annotations.model_dump(by_alias=True, exclude_none=True) if tool.annotations else {},
+            "_meta": tool.meta,
+        }
+        assert len(json.dumps(entry, separators=(",", ":"))) <= most
+    assert ("no model is set up" in (ask.description or "")) == (not settings.model)
+    assert (f"own agent ({'m' * 40})" in (ask.description or "")) == bool(settings.model)
