@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from halo_mcp.config import Settings
+from halo_mcp.engine.settings import LLMSettings
 from halo_mcp.errors import BadArgument, UnknownDataset, shown, why_unusable
 from halo_mcp.sandbox.workers import Workers
 
@@ -67,8 +68,10 @@ def _cannot_open(path: str, error: Exception) -> BadArgument:
 class Datasets:
     """The stores of one server. Opening one is free; its index is built at the first question."""
 
-    def __init__(self, sources: dict[str, list[str]], settings: Settings) -> None:
+    def __init__(self, sources: dict[str, list[str]], settings: Settings, llm: LLMSettings | None = None) -> None:
+        """``llm``: which model may be asked; None: none."""
         self.settings = settings
+        self.llm = llm or LLMSettings()
         self.workers = Workers()
         self._sources = dict(sources)
         self._opened_by_client: set[str] = set()

@@ -7,6 +7,8 @@
     │   ├── InvalidTime          a time that is not RFC 3339 or epoch digits
     │   ├── InvalidCursor        a page cursor that belongs to another query or dataset
     │   ├── BadCheckFile         a file of checks that cannot be used
+    │   ├── BadRepoPath          a path in the repository that tools may not or cannot read
+    │   ├── BadRevision          not a commit, tag, branch or range of the repository
     │   ├── UnknownDataset
     │   ├── UnknownTrace
     │   ├── UnknownSpan
@@ -17,6 +19,7 @@
     │   ├── SourceUnreadable
     │   ├── NotTraces            the file is there, but holds no spans we can read
     │   └── SourceChanged        the file no longer holds what the index says
+    ├── GitFailed                git came to no result
     ├── IndexFailure             the index directory cannot be used (disk full, no permission, damaged)
     ├── SandboxError             SQL or code of a model came to no result
     │   ├── SandboxUnavailable   its worker process cannot be started here
@@ -101,6 +104,24 @@ class BadCheckFile(BadArgument):
         self.path = path
         self.reason = reason
         super().__init__(f"{shown(path)} is no file of checks that can be used: {reason.rstrip('.')}.")
+
+
+class BadRepoPath(BadArgument):
+    """A path in the repository that tools may not or cannot read."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        self.path = path
+        self.reason = reason
+        super().__init__(f"{shown(path)!r} cannot be read: {reason.rstrip('.')}.")
+
+
+class BadRevision(BadArgument):
+    """Not a commit, tag, branch or range of the repository."""
+
+    def __init__(self, revision: str, reason: str = "") -> None:
+        self.revision = revision
+        reason = reason or "the repository has no such commit, tag or branch"
+        super().__init__(f"{shown(revision)!r} cannot be used: {reason}. git_log lists commits.")
 
 
 class UnknownDataset(BadArgument):
@@ -212,6 +233,15 @@ class SourceChanged(SourceError):
     def __init__(self, source: str) -> None:
         self.source = source
         super().__init__(f"{source} was changed or replaced while it was being read. Call again: it is indexed anew.")
+
+
+class GitFailed(HaloError):
+    """git came to no result."""
+
+    def __init__(self, command: str, reason: str) -> None:
+        self.command = command
+        self.reason = reason
+        super().__init__(f"git {command} failed: {shown(reason).rstrip('.')}.")
 
 
 class IndexFailure(HaloError):

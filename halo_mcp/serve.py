@@ -53,8 +53,8 @@ def main(arguments: Sequence[str]) -> int:
             soft_rules=given.soft_rules,
             prices=given.prices,
         )
-        datasets = Datasets(parse_sources(given.sources), settings)
         llm, asking = load_llm_settings(), load_ask_settings()
+        datasets = Datasets(parse_sources(given.sources), settings, llm)
     except HaloError as error:
         sys.stderr.write(f"halo-mcp: {error}\n")
         return 1

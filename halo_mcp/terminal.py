@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from halo_mcp.config import load_settings
 from halo_mcp.datasets import Datasets, parse_sources
+from halo_mcp.engine.settings import LLMSettings
 from halo_mcp.errors import BadArgument
 from halo_mcp.tools.render import printable as printable
 
@@ -50,11 +51,16 @@ _NO_SOURCE: Final = "Give at least one trace file, for example: halo-mcp overvie
 
 
 def opened(
-    sources: Sequence[str], index_dir: Path | None, deadline_s: float | None = None, prices: Path | None = None
+    sources: Sequence[str],
+    index_dir: Path | None,
+    deadline_s: float | None = None,
+    prices: Path | None = None,
+    llm: LLMSettings | None = None,
 ) -> Datasets:
     if not sources:
         raise BadArgument(_NO_SOURCE)
-    return Datasets(parse_sources(sources), load_settings(index_dir=index_dir, deadline_s=deadline_s, prices=prices))
+    settings = load_settings(index_dir=index_dir, deadline_s=deadline_s, prices=prices)
+    return Datasets(parse_sources(sources), settings, llm)
 
 
 def parse_filters(given: Sequence[str]) -> Any:
@@ -100,6 +106,7 @@ def show(
     arguments: dict[str, Any],
     as_json: bool,
     prices: Path | None = None,
+    llm: LLMSettings | None = None,
 ) -> Mapping[str, Any]:
     """Call a tool, print its answer and return its data; arguments are checked as the server checks them."""
     from halo_mcp.tools.calls import answer, checked, problems
@@ -110,7 +117,7 @@ def show(
         arguments = checked(function, arguments)
     except ValidationError as error:
         raise BadArgument(f"{problems(error)}.") from None
-    with closing(opened(sources, index_dir, deadline_s, prices)) as datasets, Progress() as work:
+    with closing(opened(sources, index_dir, deadline_s, prices, llm)) as datasets, Progress() as work:
         result = answer(datasets, "", function, arguments, work)
     typer.echo(json.dumps(result.data, ensure_ascii=False) if as_json else printable(result.text))
     return result.data

@@ -14,16 +14,16 @@ PACKAGE = Path(__file__).parent.parent / "halo_mcp"
 LAYERS = (
     {"errors", "__version__"},
     {"index"},
-    {"sandbox", "engine", "config", "junit"},
+    {"sandbox", "engine", "repo", "config", "junit"},
     {"datasets", "jobs", "runs", "transcript"},
     {"tools"},
     {"server", "transports", "terminal", "demo", "tour"},
-    {"serve", "doctor", "cli_analysis", "cli_check", "cli_verify", "cli_ask"},
+    {"serve", "doctor", "cli_analysis", "cli_check", "cli_verify", "cli_ask", "cli_synthesize"},
     {"cli"},
     {"__main__"},
 )
 """From the bottom up. A module or package imports what stands in lower layers, and nothing beside it."""
-ONLY = {"engine": {"errors"}, "sandbox": {"errors", "index"}}
+ONLY = {"engine": {"errors"}, "sandbox": {"errors", "index"}, "repo": {"errors", "index"}}
 """What some may import, whatever else is below them."""
 USERS = {"sandbox": {"datasets", "tools"}}
 """Who may import some, whatever else is above them."""

@@ -82,7 +82,7 @@ async def _take(run: Run, agent: Agent, turn: Turn) -> None:
     elif turn.text.strip() and (agent.stop or agent.nudges >= run.limits.nudges):
         await _accept_text(run, agent, turn.text.strip())
     elif agent.rescuing:
-        raise GaveUp("no_answer", "the model gave no answer when asked for one")
+        raise GaveUp(agent.stop or "no_answer", "the model gave no answer when it had to")
     elif agent.stop:
         agent.rescuing = True
     elif agent.nudges >= run.limits.nudges:
@@ -131,13 +131,17 @@ async def _call(run: Run, agent: Agent, tools: Sequence[ToolSpec], call: Call, s
         return f"error: there is no tool {call.name!r}. Tools: {', '.join(tool.name for tool in tools)}.", ""
     if arguments is None:
         return _unreadable(agent), ""
-    agent.tool_calls += 1
+    place = f"{agent.turns} {call.id}"  # ids alone may come again after a summary
+    before = run.ledger.of_call(agent.id, place)
+    if before and not before.failed:
+        return run.ledger.fenced(before, run.endpoint.settings.result_chars), before.id
     run.emit(agent, "tool_call", tool=call.name, call_id=call.id, arguments=run.clean(call.arguments)[:500])
     failed = False
     try:
         if tool.name == CALL_SUBAGENT:  # ends by itself, with what it has
             text = await _call_subagent(run, agent, call, arguments, siblings)
         elif tool.name == CONTEXT_ITEM:
+            agent.tool_calls += 1
             return _context_item(run, arguments)
         else:
             assert isinstance(tool, Tool)
@@ -151,7 +155,8 @@ async def _call(run: Run, agent: Agent, tools: Sequence[ToolSpec], call: Call, s
         text, failed = "error: " + _fields(error), True
     except Exception as error:
         text, failed = f"error: {type(error).__name__}: {error}", True
-    item = run.ledger.store(agent.id, tool.name, arguments, run.clean(text), failed=failed)
+    agent.tool_calls += not before
+    item = run.ledger.store(agent.id, tool.name, arguments, run.clean(text), failed=failed, call=place)
     run.emit(agent, "tool_result", tool=call.name, call_id=call.id, item=item.id, chars=len(text), failed=failed)
     return run.ledger.fenced(item, run.endpoint.settings.result_chars), item.id
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, cast
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 NO_KEY = "not-needed"
 """Sent to local servers that want no key; the SDK refuses to start without one."""
 CONNECT_S = 5.0
+_CHATTY = ("openai", "httpx2", "httpcore2")
+"""Loggers that write whole requests below WARNING: trace text, and headers that hold keys."""
 
 
 class Endpoint:
@@ -42,14 +45,18 @@ class Endpoint:
         if self._client is None:
             self.settings.require()
             made = await anyio.to_thread.run_sync(self._make)
-            if self._client is None:  # another agent may have been faster; two clients would leave one open
+            if self._client is None:
                 self._client = made
+            else:  # another request was faster; an open client would be left behind
+                await made.close()
         return self._client
 
     def _make(self) -> AsyncOpenAI:
         import httpx2
         from openai import AsyncOpenAI
 
+        for name in _CHATTY:  # after the import, which obeys OPENAI_LOG
+            logging.getLogger(name).setLevel(logging.WARNING)
         return AsyncOpenAI(
             base_url=self.settings.endpoint,
             api_key=self.settings.api_key or NO_KEY,

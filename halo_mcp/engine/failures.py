@@ -44,6 +44,7 @@ _WINDOW: Final = re.compile(
 )
 _QUOTA: Final = re.compile(r"insufficient_quota|billing|exceeded your current quota|credit balance", re.IGNORECASE)
 _KEYS: Final = re.compile(r"\b(?:sk|pk|rk|gsk|xai|key)-[\w-]{8,}|(?<=bearer )\S+", re.IGNORECASE)
+_NOT_FOUND: Final = "Check HALO_MCP_MODEL and OPENAI_BASE_URL."
 _MAX_MESSAGE: Final = 500
 
 
@@ -106,11 +107,11 @@ def _status(error: Any, message: str, wire: Wire) -> Decision:
     if status == 400 and wire == "chat" and "/v1/responses" in message:
         return Decision("switch", message, wire="responses")
     if status in (404, 405) and wire == "responses" and "model" not in code:
-        return Decision("switch", message, wire="chat")
+        return Decision("switch", message, wire="chat", hint=_NOT_FOUND)
     if status in (400, 422) and (parameter := _parameter(error, message)):
         return Decision("drop", message, parameter=parameter)
     if status == 404:
-        return Decision("fatal", message, hint="Check HALO_MCP_MODEL and OPENAI_BASE_URL.")
+        return Decision("fatal", message, hint=_NOT_FOUND)
     return Decision("fatal", f"status {status}: {message}")
 
 

@@ -27,10 +27,19 @@ class Ledger:
         """In the order they were stored."""
         return [*self._items.values()]
 
-    def store(self, agent_id: str, tool: str, arguments: Json, text: str, *, failed: bool = False) -> LedgerItem:
-        item = LedgerItem(f"r{len(self._items) + 1}", agent_id, tool, arguments, text, failed)
-        self._items[item.id] = item
+    def store(
+        self, agent_id: str, tool: str, arguments: Json, text: str, *, failed: bool = False, call: str = ""
+    ) -> LedgerItem:
+        """Keep a result, in the place of an earlier one of the same call."""
+        before = self.of_call(agent_id, call)
+        item_id = before.id if before else f"r{len(self._items) + 1}"
+        self._items[item_id] = item = LedgerItem(item_id, agent_id, tool, arguments, text, failed, call)
         return item
+
+    def of_call(self, agent_id: str, call: str) -> LedgerItem | None:
+        """The result that a call had before its run was interrupted."""
+        found = (item for item in self._items.values() if (item.agent_id, item.call) == (agent_id, call))
+        return next(found, None) if call else None
 
     def get(self, item_id: str) -> LedgerItem | None:
         return self._items.get(item_id)

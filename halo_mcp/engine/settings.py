@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final, Literal, cast, get_args
 from urllib.parse import urlsplit
@@ -97,6 +97,8 @@ class LLMSettings:
     base_url: str = ""
     api_key: str = field(default="", repr=False)
     headers: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
+    sdk_secrets: Sequence[str] = field(default=(), repr=False)
+    """What the SDK takes from the environment by itself: known here only so that it is never shown."""
     reasoning_effort: str = ""
     """Empty: nothing is sent, the model's own default holds."""
     temperature: float | None = None
@@ -134,7 +136,10 @@ class LLMSettings:
     def secrets(self) -> tuple[str, ...]:
         """What must never be seen in an event, error, log or result."""
         password = urlsplit(self.base_url).password or ""
-        return tuple(value for value in (self.api_key, password, *self.headers.values()) if len(value) >= 4)
+        # A server may repeat the token of "Bearer TOKEN" alone. The whole value first: it contains the token.
+        sent = (*self.headers.values(), *self.sdk_secrets)
+        headers = [part for value in sent for part in (value, value.rpartition(" ")[2])]
+        return tuple(value for value in (self.api_key, password, *headers) if len(value) >= 4)
 
     def why_off(self) -> str | None:
         """Why no model can be asked; None: one can. Nothing is sent to find out."""
@@ -193,6 +198,7 @@ def load_llm_settings(environ: Mapping[str, str] | None = None, **given: Any) ->
     values: dict[str, Any] = {name: environ.get(key, "").strip() for name, key in _TEXTS.items()}
     values["api"] = values["api"].lower() or "auto"
     values |= _numbers(environ, _NUMBERS) | given
+    values["sdk_secrets"] = _sdk_secrets(environ)
     if values["api"] not in get_args(Api):
         raise BadArgument(f"HALO_MCP_LLM_API={values['api']!r} is not known: use auto, chat or responses.")
     base = cast("Limits", values.pop("limits", Limits()))
@@ -206,6 +212,11 @@ def load_llm_settings(environ: Mapping[str, str] | None = None, **given: Any) ->
         if values.get(name) is not None:
             _check_limit(name, values[name])
     return LLMSettings(**values)
+
+
+def _sdk_secrets(environ: Mapping[str, str]) -> tuple[str, ...]:
+    lines = environ.get("OPENAI_CUSTOM_HEADERS", "").split("\n")  # "name: value" each, as the SDK splits them
+    return environ.get("OPENAI_ADMIN_KEY", ""), *(line.partition(":")[2].strip() for line in lines)
 
 
 def _numbers(

@@ -160,7 +160,7 @@ class Verification:
 
 @dataclass(frozen=True, slots=True)
 class LedgerItem:
-    """One tool result, whole."""
+    """One tool result, whole; ``call`` names the agent's turn and call that it answers."""
 
     id: str
     agent_id: str
@@ -168,6 +168,7 @@ class LedgerItem:
     arguments: Json
     text: str
     failed: bool = False
+    call: str = ""
 
 
 Verify = Callable[[FinalAnswer, Sequence[LedgerItem]], Awaitable[Verification]]

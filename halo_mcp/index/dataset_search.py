@@ -117,7 +117,7 @@ def search_dataset(
     ``after`` goes on where an earlier answer ended: with the scan if that was incomplete, else with the snippets. The
     deadline ends the scan, not the answer. Raises: InvalidCursor when the earlier answer was about other data.
     """
-    search = snapshot.remembered(f"search {question}", lambda: _begun(snapshot, selected, work))
+    search = snapshot.remembered(f"search {question}", lambda: _begun(snapshot, selected, work), large=True)
     restarted = after is not None and search.found.searched_spans < after.searched_spans
     found = search.found
     if found.searched_spans < search.total_spans:

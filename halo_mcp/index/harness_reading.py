@@ -135,16 +135,18 @@ def _count(snapshot: Snapshot, selected: str, values: list[Any], work: Work) -> 
 
 def read_seen(snapshot: Snapshot, selected: str, values: list[Any], work: Work) -> Seen:
     """What the chosen traces show: out of the whole dataset when that can be read whole, so that it is read once."""
-    whole = snapshot.remembered("harness firsts", lambda: _firsts(snapshot, "true", [], work))
+    whole = snapshot.remembered("harness firsts", lambda: _firsts(snapshot, "true", [], work), large=True)
     if whole.within(SPANS_LIMIT, BYTES_LIMIT):
-        everything = snapshot.remembered("harness", lambda: _read(snapshot, whole, work))
+        everything = snapshot.remembered("harness", lambda: _read(snapshot, whole, work), large=True)
         if selected == "true":
             return everything
         return everything.among(
             snapshot.arrays(f"SELECT trace_key FROM traces WHERE {selected}", values, work)["trace_key"]
         )
     question = f"harness {selected} {values}"
-    return snapshot.remembered(question, lambda: _read(snapshot, _firsts(snapshot, selected, values, work), work))
+    return snapshot.remembered(
+        question, lambda: _read(snapshot, _firsts(snapshot, selected, values, work), work), large=True
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from halo_mcp.index.cost import CostReport
 from halo_mcp.index.cost_reading import read_cost
 from halo_mcp.index.dataset_matches import DatasetMatches, MatchGroupKey, Where
 from halo_mcp.index.dataset_search import search_dataset
+from halo_mcp.index.digest import TraceDigest, read_digest
 from halo_mcp.index.evidence import quote_failure
 from halo_mcp.index.failures import FailureEvidence, FailureMode, FailureModes, read_failure_modes
 from halo_mcp.index.feature_reading import beginnings, read_features
@@ -32,6 +33,7 @@ from halo_mcp.index.overview import read_overview
 from halo_mcp.index.patterns import Pattern
 from halo_mcp.index.prices import PriceTable
 from halo_mcp.index.reading import Sources
+from halo_mcp.index.sampling import Stratum, read_strata
 from halo_mcp.index.selection import keys_of, selected
 from halo_mcp.index.sequences import ToolCall, opposite_run, read_calls
 from halo_mcp.index.snapshot import Snapshot
@@ -90,6 +92,7 @@ class LocalStore(OpenedSources):
         return snapshot.remembered(
             f"features {filters.model_dump_json()}",
             lambda: read_features(snapshot, *selected(snapshot, filters, work), work),
+            large=True,
         )
 
     def contrast(
@@ -189,6 +192,15 @@ class LocalStore(OpenedSources):
         if key is None:
             raise UnknownTrace(trace_id, self.name, snapshot.similar(wanted))
         return key
+
+    def digest(self, trace_id: str, work: Work) -> TraceDigest:
+        snapshot = self._current
+        key = self._key(snapshot, trace_id)
+        return read_digest(snapshot, key, read_trace(snapshot, key), work)
+
+    def strata(self, filters: TraceFilters, work: Work) -> list[Stratum]:
+        snapshot = self._current
+        return read_strata(snapshot, *selected(snapshot, filters, work), work)
 
     # --- spans -------------------------------------------------------------------------------------------------
     def spans(self, trace_id: str) -> list[SpanRow]:

@@ -31,6 +31,8 @@ _Answer = TypeVar("_Answer")
 Tables: TypeAlias = "Mapping[str, Mapping[str, NDArray[Any]]]"
 NO_TABLES: Final[Tables] = {}
 _ANSWERS_KEPT: Final = 16
+_LARGE_ANSWERS_KEPT: Final = 3
+"""Of those with something for every trace or span: tens of megabytes each for a large dataset."""
 
 _NUMBER_MASK: Final = (1 << KEY_SHIFT) - 1
 
@@ -83,6 +85,7 @@ class Snapshot:
         self._located = {} if older is None else older.located_files()
         self._lock = threading.Lock()
         self._answers: OrderedDict[str, object] = OrderedDict()
+        self._large_answers: OrderedDict[str, object] = OrderedDict()
         self._db: duckdb.DuckDBPyConnection = connect()
         with failing_as_index(directory.path):
             for statement in opening_statements(directory.path, manifest.segments):
@@ -108,16 +111,22 @@ class Snapshot:
             tuple(self.manifest.sources),
         )
 
-    def remembered(self, question: str, answer: Callable[[], _Answer]) -> _Answer:
-        """The answer to ``question`` about this state of the index; computed at most once while it is remembered."""
+    def remembered(self, question: str, answer: Callable[[], _Answer], *, large: bool = False) -> _Answer:
+        """The answer to ``question`` about this state of the index; computed at most once while it is remembered.
+
+        The answers used last are kept, and only a few of those that are ``large``: that hold every trace or span.
+        """
+        answers, most = (self._large_answers, _LARGE_ANSWERS_KEPT) if large else (self._answers, _ANSWERS_KEPT)
         with self._lock:
-            known = self._answers.get(question)
+            known = answers.get(question)
+            if known is not None:
+                answers.move_to_end(question)
         if known is None:
             known = answer()  # without the lock: two callers may compute the same answer, none waits for another
             with self._lock:
-                self._answers[question] = known
-                while len(self._answers) > _ANSWERS_KEPT:
-                    self._answers.popitem(last=False)
+                answers[question] = known
+                while len(answers) > most:
+                    answers.popitem(last=False)
         return cast("_Answer", known)
 
     def query(

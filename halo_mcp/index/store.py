@@ -23,12 +23,14 @@ if TYPE_CHECKING:
     from halo_mcp.index.contrast import Contrast
     from halo_mcp.index.cost import CostReport
     from halo_mcp.index.dataset_matches import DatasetMatches, MatchGroupKey, Where
+    from halo_mcp.index.digest import TraceDigest
     from halo_mcp.index.features import TraceFeatures
     from halo_mcp.index.harness import HarnessVersions
     from halo_mcp.index.harness_facts import Configuration
     from halo_mcp.index.harness_reading import Version
     from halo_mcp.index.patterns import Pattern
     from halo_mcp.index.prices import PriceTable
+    from halo_mcp.index.sampling import Stratum
     from halo_mcp.index.segments import IngestReport
     from halo_mcp.index.views import SqlState
 
@@ -383,6 +385,14 @@ class SpanStore(Protocol):
 
     def trace(self, trace_id: str) -> TraceRow:
         """One trace."""
+        ...
+
+    def digest(self, trace_id: str, work: Work) -> TraceDigest:
+        """What has to be known of one trace, from few of its spans."""
+        ...
+
+    def strata(self, filters: TraceFilters, work: Work) -> list[Stratum]:
+        """The matching traces, grouped by their outcome and the failure that begins first in them."""
         ...
 
     def spans(self, trace_id: str) -> list[SpanRow]:

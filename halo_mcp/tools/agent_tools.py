@@ -25,8 +25,8 @@ from halo_mcp.tools.evidence import rejection, verification_json
 from halo_mcp.tools.publish import publish
 from halo_mcp.tools.render import printable
 
-_NEVER: Final = frozenset(("list_datasets", "verify_evidence"))
-"""The one may open files; the other is done to every answer anyway."""
+_NEVER: Final = frozenset(("list_datasets", "verify_evidence", "synthesize_traces"))
+"""The first may open files, the second is done to every answer anyway, the third has a budget of its own."""
 _NO_EVIDENCE: Final = frozenset((CALL_SUBAGENT, "verify_evidence"))
 """Tools whose results are a model's own words."""
 _ADDED: Final = ("dataset", "response_format")

@@ -92,7 +92,12 @@ def ask_tools(settings: LLMSettings) -> list[Tool]:
             ask, title="Ask", description=description, annotations=hints, meta=_HINT, structured_output=False
         ),
         Tool.from_function(
-            ask_result, title="Result of ask", description=_RESULT, annotations=READ_ONLY, structured_output=False
+            ask_result,
+            title="Result of ask",
+            description=_RESULT,
+            annotations=READ_ONLY,
+            meta={"anthropic/searchHint": "wait for, fetch or cancel an ask"},
+            structured_output=False,
         ),
     ]
     return [strict(tool) for tool in made]

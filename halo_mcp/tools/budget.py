@@ -26,6 +26,12 @@ SQL_CHARS: Final = 12_000
 """Of an answer to SQL; cells are cut first, evenly, then rows are left out."""
 SQL_CELL_CHARS: Final = 200
 """Cells of many rows are cut no further than to this."""
+DIGEST_CHARS: Final = 8_000
+"""Of one trace in short."""
+LEAST_DIGEST_CHARS: Final = 2_000
+"""Digests that would have to be shorter are left out instead."""
+MAP_CHARS: Final = 80_000
+"""Of the digests that one request to a model holds."""
 REJECTION_CHARS: Final = 6_000
 """Of what is sent back to a model whose evidence does not stand."""
 MATCH_GROUPS: Final = 20

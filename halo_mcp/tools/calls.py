@@ -85,4 +85,5 @@ def call_on(datasets: Datasets, name: str, store: SpanStore, work: Work, other: 
         on=other,
         workers=datasets.workers,
         prices=datasets.settings.prices,
+        llm=datasets.llm,
     )

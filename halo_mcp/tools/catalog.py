@@ -18,6 +18,7 @@ from halo_mcp.tools.query import count_traces, query_traces
 from halo_mcp.tools.search import search_trace
 from halo_mcp.tools.search_dataset import search_dataset
 from halo_mcp.tools.sql import query_sql
+from halo_mcp.tools.synthesize import synthesize_traces
 from halo_mcp.tools.tool_use import analyze_tool_use
 from halo_mcp.tools.view_spans import view_spans
 from halo_mcp.tools.view_trace import view_trace
@@ -52,6 +53,7 @@ CATALOG: Final = (
     Published(search_dataset, "Search all traces", "grep regex across traces counts by group tool snippets"),
     Published(analyze_cost, "Token cost", "tokens cost by model agent turn tool, context growth, waste"),
     Published(list_harness_versions, "Harness versions", "prompt versions, system prompt diff, tools model parameters"),
+    Published(synthesize_traces, "Synthesis", "summarize traces"),
     Published(verify_evidence, "Verify evidence", "check citations quotes counts"),
     Published(list_datasets, "List datasets", "loaded trace files, open file, ingest problems"),
 )

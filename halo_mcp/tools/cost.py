@@ -16,7 +16,7 @@ from halo_mcp.tools.render import counted, names, number, share
 _TRACES_SHOWN: Final = 5
 _TOOLS_SHOWN: Final = 4
 _JSON_GROUPS: Final = 200
-_TURNS_SHOWN: Final = (1, 2, 3, 4, 5, 7, 10, 15, 20, 30, 50, 75, 100)
+_TURNS_SHOWN: Final = (1, 2, 3, 4, 5, 6, 7, 8, 10, 15, 20, 30, 50, 75, 100)
 
 
 def analyze_cost(
@@ -67,7 +67,9 @@ def _summary(call: Call, r: CostReport) -> Iterator[str]:
     )
     yield "context by turn (n-th LLM call of an agent in a trace): calls, median / p90 input tokens"
     chosen = [turn for turn in r.turns if turn.turn in _TURNS_SHOWN or turn is r.turns[-1]]
-    yield "  " + "; ".join(f"{t.turn}: {number(t.calls)}, {number(t.median)} / {number(t.p90)}" for t in chosen)
+    left_out = f" ({counted(len(r.turns) - len(chosen), 'turn')} not shown)" if len(chosen) < len(r.turns) else ""
+    told = "; ".join(f"{t.turn}: {number(t.calls)}, {number(t.median)} / {number(t.p90)}" for t in chosen)
+    yield f"  {told}{left_out}"
     yield from _failing(r)
     if r.tools:
         growing = names((f"{preview(t.name)} {share(t.tokens, r.growth)}" for t in r.tools), _TOOLS_SHOWN)

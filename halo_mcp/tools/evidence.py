@@ -52,7 +52,7 @@ def verify_evidence(
     text.add(f"dataset {call.dataset}: {summary(found)}")
     shown = 0
     for number, claim in enumerate(found.claims, 1):
-        if not text.add(_claim_lines(number, claim)):
+        if not text.add(claim_lines(number, claim)):
             break
         shown += 1
     left = len(found.claims) - shown
@@ -80,7 +80,8 @@ def _words(verdict: str) -> str:
     return verdict.replace("_", " ")
 
 
-def _claim_lines(number: int, claim: ClaimVerdict) -> str:
+def claim_lines(number: int, claim: ClaimVerdict) -> str:
+    """A claim and what became of its evidence, a line each."""
     lines = [f"{number}. {_quoted(claim.claim.claim) if claim.claim.claim else '(no words)'}"]
     lines += [f"   {_evidence_line(one)}" for one in claim.evidence]
     if claim.counterexample is not None:

@@ -12,7 +12,8 @@ from typing import Annotated, Any, Final, Literal
 import orjson
 from pydantic import Field, TypeAdapter, ValidationError
 
-from halo_mcp.errors import InvalidCursor
+from halo_mcp.engine.settings import LLMSettings
+from halo_mcp.errors import BadArgument, InvalidCursor
 from halo_mcp.index.filters import TraceFilters
 from halo_mcp.index.prices import PriceTable
 from halo_mcp.index.store import SpanStore
@@ -43,6 +44,8 @@ class Call:
     """Of the whole server."""
     prices: PriceTable | None = None
     """What tokens cost, where the user has said so."""
+    llm: LLMSettings = field(default_factory=LLMSettings)
+    """The model that may be asked; off unless the user chose one."""
 
     @property
     def named(self) -> str:
@@ -56,6 +59,15 @@ class Answer:
 
     text: str
     data: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+
+def checked_filters(given: Mapping[str, Any]) -> TraceFilters:
+    """Filters that a model wrote. Raises: BadArgument."""
+    try:
+        return TraceFilters.model_validate(given)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        raise BadArgument(f"filters.{'.'.join(map(str, first['loc']))}: {first['msg']}.") from None
 
 
 def encode_cursor(tool: str, dataset: str, arguments: Mapping[str, Any], state: Any) -> str:

@@ -70,6 +70,8 @@ class Stage:
     limits: Json = field(default_factory=dict[str, Any])
     tools: Sequence[Tool] = TOOLS
     hooks: Hooks = field(default_factory=Hooks)
+    first_wire: Wire | None = None
+    """What was learned about the endpoint before."""
 
 
 async def play(script: Script, wire: Wire | None = "chat", **more: Any) -> Played:
@@ -79,6 +81,7 @@ async def play(script: Script, wire: Wire | None = "chat", **more: Any) -> Playe
     stage.hooks.on_event = events.append
     async with FakeLLM(stage.script) as server:
         endpoint = Endpoint(settings_for(server, stage.wire, **stage.settings))
+        endpoint.quirks("m").wire = stage.first_wire
         run = Run(endpoint, stage.tools, hooks=stage.hooks, limits=Limits(**stage.limits))
         try:
             result = await ask(run, "What goes wrong?")

@@ -58,7 +58,8 @@ async def test_old_results_are_cleared_and_can_be_read_again(wire: Wire) -> None
     assert len(played.server.requests) == 17
 
 
-async def test_a_conversation_that_clearing_cannot_shorten_is_summarised_once() -> None:
+@WIRES
+async def test_a_conversation_that_clearing_cannot_shorten_is_summarised_once(wire: Wire) -> None:
     wordy = "I think that the timeouts matter. " * 100
 
     def script(request: Json) -> Step:
@@ -68,7 +69,7 @@ async def test_a_conversation_that_clearing_cannot_shorten_is_summarised_once() 
         shortened = any("Seen so far" in str(item.get("content")) for item in conversation(request))
         return answer("ok") if shortened else Reply(text=wordy, calls=[("view_trace", {"n": turns})], usage=None)
 
-    played = await play(script, settings={"context_tokens": 10_000, "summary_model": "small"})
+    played = await play(script, wire, settings={"context_tokens": 10_000, "summary_model": "small"})
     summaries = [request for request in played.server.requests if is_summary(request)]
     assert [request["model"] for request in summaries] == ["small"]
     last = conversation(played.server.requests[-1])
@@ -78,6 +79,7 @@ async def test_a_conversation_that_clearing_cannot_shorten_is_summarised_once() 
     assert played.result.result.status == "complete"
 
 
+@WIRES
 @pytest.mark.parametrize(
     "error",
     [
@@ -85,35 +87,37 @@ async def test_a_conversation_that_clearing_cannot_shorten_is_summarised_once() 
         {"message": "prompt is too long: 9000 tokens > 6000 maximum", "code": "400"},
     ],
 )
-async def test_a_request_that_is_too_long_is_shortened_and_the_window_is_learned(error: Json) -> None:
+async def test_a_request_that_is_too_long_is_shortened_and_the_window_is_learned(error: Json, wire: Wire) -> None:
     def script(request: Json) -> Step:
         if size(request) > 25_000:
             return Status(400, error)
         done = len(tool_results(request))
         return big(done) if done < 5 else answer("ok")
 
-    played = await play(script)
+    played = await play(script, wire)
     assert played.result.result.answer == "ok"
     assert played.run.window("m") == 6_000
     assert any(data["how"] == "cleared" for data in played.data("compacted"))
 
 
-async def test_a_single_turn_that_is_too_long_is_cut_down() -> None:
+@WIRES
+async def test_a_single_turn_that_is_too_long_is_cut_down(wire: Wire) -> None:
     def script(request: Json) -> Step:
         if size(request) > 25_000:
             return Status(400, {"message": "exceeds the available context size", "code": None})
         return answer("ok") if tool_results(request) else Reply(calls=[("big", {"n": n}) for n in range(4)], usage=None)
 
-    played = await play(script)
+    played = await play(script, wire)
     assert played.result.result.answer == "ok"
     assert [data["how"] for data in played.data("compacted")] == ["shrunk"]
 
 
-async def test_a_context_that_nothing_helps_ends_with_what_was_found() -> None:
+@WIRES
+async def test_a_context_that_nothing_helps_ends_with_what_was_found(wire: Wire) -> None:
     def script(request: Json) -> Step:
         return Status(400, {"message": "maximum context", "code": None}) if tool_results(request) else big(1)
 
-    played = await play(script)
+    played = await play(script, wire)
     result = played.result.result
     assert (result.status, result.stop_reason) == ("partial", "context")
     assert "- big(n=1): 9,006 characters" in result.answer

@@ -124,21 +124,23 @@ async def test_an_unreachable_endpoint_is_one_clear_error() -> None:
         await ask(run, "why?")
 
 
-async def test_no_quota_is_fatal_after_one_request_and_before_any_turn_an_error() -> None:
+@WIRES
+async def test_no_quota_is_fatal_after_one_request_and_before_any_turn_an_error(wire: Wire) -> None:
     quota = Status(429, {"message": "You exceeded your current quota", "code": "insufficient_quota"})
     with pytest.raises(ModelRejected, match="no quota left"):
-        await play([quota])
-    played = await play([LOOK, quota])
+        await play([quota], wire)
+    played = await play([LOOK, quota], wire)
     assert (played.result.totals.requests, played.result.result.stop_reason) == (2, "rejected_by_endpoint")
 
 
+@WIRES
 @pytest.mark.parametrize(
     "status, expected",
     [(Status(401), "OPENAI_API_KEY"), (Status(404, {"message": "no model m"}), "HALO_MCP_MODEL"), (Status(418), "418")],
 )
-async def test_what_no_repetition_cures_is_one_sentence(status: Status, expected: str) -> None:
+async def test_what_no_repetition_cures_is_one_sentence(status: Status, expected: str, wire: Wire) -> None:
     with pytest.raises(ModelRejected, match=expected):
-        await play([status])
+        await play([status], wire)
 
 
 async def test_an_empty_question_is_refused_before_anything_is_sent() -> None:
@@ -215,13 +217,25 @@ async def test_a_model_that_calls_tools_on_its_last_turn_is_asked_for_plain_text
     assert [*tool_results(played.server.requests[2]).values()][-1] == "not run: this was the last turn"
 
 
-async def test_a_model_that_never_answers_ends_with_what_was_looked_at() -> None:
-    played = await play(lambda request: LOOK, limits={"max_turns": 2})
+@WIRES
+async def test_a_model_that_never_answers_ends_with_what_was_looked_at(wire: Wire) -> None:
+    played = await play(lambda request: LOOK, wire, limits={"max_turns": 2})
     result = played.result.result
-    assert (result.status, result.stop_reason, result.turns) == ("partial", "no_answer", 3)
+    assert (result.status, result.stop_reason, result.turns) == ("partial", "turns", 3)
     assert "- view_trace(n=1): 21 characters" in result.answer
 
 
+@WIRES
+async def test_the_turn_for_plain_text_is_not_beyond_the_turns_of_the_run(wire: Wire) -> None:
+    played = await play(lambda request: LOOK, wire, limits={"max_turns": 9, "run_turns": 3})
+    assert (played.result.result.stop_reason, played.result.totals.turns, len(played.server.requests)) == (
+        "turns",
+        3,
+        3,
+    )
+
+
+@WIRES
 @pytest.mark.parametrize(
     "limits, usage, stop",
     [
@@ -231,28 +245,29 @@ async def test_a_model_that_never_answers_ends_with_what_was_looked_at() -> None
     ],
 )
 async def test_at_90_percent_of_a_budget_the_next_turn_is_the_answer(
-    limits: Json, usage: tuple[int, int, int], stop: str
+    limits: Json, usage: tuple[int, int, int], stop: str, wire: Wire
 ) -> None:
     look = Reply(calls=[("view_trace", {})], usage=usage)
 
     def script(request: Json) -> Step:
         return Reply(calls=answer("short").calls, usage=(10, 1, 0)) if "tool_choice" in request else look
 
-    played = await play(script, limits={"max_depth": 0, **limits})
+    played = await play(script, wire, limits={"max_depth": 0, **limits})
     result = played.result.result
     assert (result.status, result.stop_reason, result.answer) == ("partial", stop, "short")
     assert result.turns <= 4
 
 
+@WIRES
 @pytest.mark.parametrize("by_server", [True, False])
-async def test_a_cost_limit_counts_the_servers_cost_or_our_price(by_server: bool) -> None:
+async def test_a_cost_limit_counts_the_servers_cost_or_our_price(by_server: bool, wire: Wire) -> None:
     from halo_mcp.engine.settings import ModelPrice
 
     look = Reply(calls=[("view_trace", {})], usage=(1_000_000, 0, 500_000), cost=0.75 if by_server else None)
     prices = {} if by_server else {"m": ModelPrice(input=1.0, output=2.0, cached=0.5)}
     limits = {"max_usd": 1.6, "max_input_tokens": 10**9}
     played = await play(
-        lambda request: answer() if "tool_choice" in request else look, settings={"prices": prices}, limits=limits
+        lambda request: answer() if "tool_choice" in request else look, wire, settings={"prices": prices}, limits=limits
     )
     assert (played.result.result.stop_reason, played.result.result.turns) == ("usd", 3)
     assert played.result.totals.usd == pytest.approx(1.5 if by_server else 1.50014)
@@ -263,27 +278,33 @@ async def test_a_cost_limit_without_any_price_says_that_it_is_not_kept() -> None
     assert [*played.result.warnings] == ["The cost limit is not kept: there is no price for model 'm'."]
 
 
-async def test_a_budget_that_is_used_up_ends_the_run_without_another_request() -> None:
+@WIRES
+async def test_a_budget_that_is_used_up_ends_the_run_without_another_request(wire: Wire) -> None:
     played = await play(
-        [Reply(text="I saw timeouts.", calls=LOOK.calls, usage=(10, 2_000, 0))], limits={"max_output_tokens": 1_000}
+        [Reply(text="I saw timeouts.", calls=LOOK.calls, usage=(10, 2_000, 0))],
+        wire,
+        limits={"max_output_tokens": 1_000},
     )
     result = played.result.result
     assert (result.stop_reason, result.salvaged, played.result.totals.requests) == ("output_tokens", True, 1)
     assert "I saw timeouts." in result.answer
 
 
-async def test_time_that_runs_out_closes_the_stream_and_keeps_what_was_found() -> None:
-    played = await play([LOOK, Hang()], limits={"max_seconds": 1.0})
+@WIRES
+async def test_time_that_runs_out_closes_the_stream_and_keeps_what_was_found(wire: Wire) -> None:
+    played = await play([LOOK, Hang()], wire, limits={"max_seconds": 1.0})
     assert (played.result.result.stop_reason, played.result.result.salvaged) == ("seconds", True)
 
 
-async def test_a_wait_longer_than_the_run_is_not_begun() -> None:
-    played = await play([LOOK, Status(429, None, {"retry-after": "3600"})])
+@WIRES
+async def test_a_wait_longer_than_the_run_is_not_begun(wire: Wire) -> None:
+    played = await play([LOOK, Status(429, None, {"retry-after": "3600"})], wire)
     assert (played.result.result.stop_reason, played.result.totals.requests) == ("rate_limited", 2)
 
 
-async def test_a_silent_stream_is_a_failure() -> None:
-    played = await play([LOOK, Hang(), answer("ok")], settings={"idle_s": 0.2})
+@WIRES
+async def test_a_silent_stream_is_a_failure(wire: Wire) -> None:
+    played = await play([LOOK, Hang(), answer("ok")], wire, settings={"idle_s": 0.2})
     assert (played.result.result.answer, played.result.totals.requests) == ("ok", 3)
 
 
@@ -334,9 +355,10 @@ async def test_a_check_that_fails_does_not_lose_the_answer() -> None:
     assert (played.result.result.answer, len(played.result.result.problems)) == ("ok", 1)
 
 
-async def test_an_answer_of_the_wrong_form_is_explained() -> None:
+@WIRES
+async def test_an_answer_of_the_wrong_form_is_explained(wire: Wire) -> None:
     bad = Reply(calls=[("final_answer", {"answer": "x", "findings": [{"severity": "high"}]})])
-    played = await play([bad, answer("ok")])
+    played = await play([bad, answer("ok")], wire)
     assert "findings.0.claim: Field required" in next(iter(tool_results(played.server.requests[1]).values()))
     assert played.result.result.answer == "ok"
 
@@ -385,14 +407,16 @@ async def test_a_parameter_that_the_endpoint_does_not_take_is_left_out_from_then
     ]
 
 
-async def test_a_server_that_reads_only_a_part_is_noticed() -> None:
+@WIRES
+async def test_a_server_that_reads_only_a_part_is_noticed(wire: Wire) -> None:
     look = Reply(calls=[("big", {"n": 1}), ("big", {"n": 2})], usage=(500, 10, 0))
-    played = await play([look, Reply(calls=answer().calls, usage=(2_048, 10, 0))])
+    played = await play([look, Reply(calls=answer().calls, usage=(2_048, 10, 0))], wire)
     assert "The server counted 2,048 input tokens" in played.result.warnings[0]
 
 
-async def test_tokens_that_nobody_reports_are_estimated() -> None:
-    played = await play([Reply(calls=LOOK.calls, usage=None), Reply(calls=answer().calls, usage=None)])
+@WIRES
+async def test_tokens_that_nobody_reports_are_estimated(wire: Wire) -> None:
+    played = await play([Reply(calls=LOOK.calls, usage=None), Reply(calls=answer().calls, usage=None)], wire)
     assert played.result.totals.estimated_turns == 2
     assert played.result.totals.input_tokens > 1_000
 

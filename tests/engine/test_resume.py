@@ -82,6 +82,33 @@ async def test_a_run_that_was_killed_goes_on_from_its_last_checkpoint() -> None:
     assert server.requests == [hung]
 
 
+@WIRES
+async def test_tools_that_had_run_before_a_crash_are_not_run_again(wire: Wire) -> None:
+    """A subagent at work saves the run while its siblings' results are still on their way into the conversation."""
+    saved = Saved()
+    mixed = Reply(calls=[("view_trace", {"n": 1}), ("call_subagent", {"objective": "dig"}), ("fail", {})])
+
+    def script(request: Json) -> Step:
+        if is_child(request):
+            return answer("child") if turn_of(request) else Reply(calls=[("view_trace", {"n": 5})])
+        return answer("whole") if turn_of(request) else mixed
+
+    async with FakeLLM(script) as server:
+        full = await run_on(server, wire, saved=saved)
+        paid = server.requests[-1]
+    turns = [[agent["turns"] for agent in json.loads(state)["agents"]] for state in saved.states]
+    between = saved.states[turns.index([1, 1])]
+    assert len(json.loads(between)["ledger"]) >= 2
+    resumed = Saved()
+    async with FakeLLM(script) as server:
+        again = await run_on(server, wire, between, resumed)
+        assert server.requests[-1] == paid
+    ledger = json.loads(resumed.states[-1])["ledger"]
+    assert ledger == json.loads(saved.states[-1])["ledger"]
+    assert len({(item["agent_id"], item["call"]) for item in ledger}) == len(ledger) == 4
+    assert again.tool_calls == full.tool_calls == 4
+
+
 async def test_a_run_that_an_outage_ended_can_go_on() -> None:
     saved = Saved()
     async with FakeLLM([Reply(calls=[("view_trace", {})]), Status(401)]) as server:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
 import pytest
 
+from halo_mcp.engine.failures import redact
 from halo_mcp.engine.settings import Limits, LLMSettings, load_llm_settings
 from halo_mcp.errors import BadArgument, EngineUnavailable
 
@@ -78,3 +80,29 @@ def test_no_module_of_the_engine_imports_openai_before_the_first_request() -> No
     script = "import sys, halo_mcp.engine.ask; print('openai' in sys.modules, 'httpx2' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "False"]
+
+
+def test_headers_that_the_sdk_reads_by_itself_are_secrets_too() -> None:
+    environ = {"HALO_MCP_MODEL": "m", "OPENAI_CUSTOM_HEADERS": "X-Tenant: blue-tenant\nAuthorization: Bearer tok-4711"}
+    settings = load_llm_settings(environ, headers={"X-Key": "Token abcd-9"})
+    assert redact("no tok-4711 for blue-tenant, nor abcd-9", settings.secrets) == (
+        "no [redacted] for [redacted], nor [redacted]"
+    )
+    assert settings.headers == {"X-Key": "Token abcd-9"}
+    assert "tok-4711" not in repr(settings)
+
+
+def test_neither_the_sdk_nor_its_http_client_logs_requests_whatever_openai_log_says() -> None:
+    """In a process of its own: the first import of the SDK decides."""
+    script = (
+        "import anyio, logging\n"
+        "from halo_mcp.engine.client import Endpoint\n"
+        "from halo_mcp.engine.settings import LLMSettings\n"
+        "logging.basicConfig(level=logging.DEBUG)\n"
+        "anyio.run(Endpoint(LLMSettings(model='m', base_url='http://127.0.0.1:1/v1')).client)\n"
+        "names = ['openai', 'httpx2', 'httpcore2', 'httpcore2.http11', 'openai._base_client']\n"
+        "print(*[logging.getLogger(name).isEnabledFor(logging.INFO) for name in names])\n"
+    )
+    environ = {**os.environ, "OPENAI_LOG": "debug"}
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, env=environ)
+    assert done.stdout.split() == ["False"] * 5

@@ -109,3 +109,20 @@ def test_the_bulk_read_has_no_step_that_could_reorder_lines(tmp_path: Path) -> N
     ((_, plan),) = duckdb.connect().execute(f"EXPLAIN {columns.own_select(rows)}").fetchall()
     assert "READ_JSON" in plan.upper()
     assert re.findall(r"(?i)\b(?:\w+ )?(?:join|window|order by|aggregate)\b", plan) == []
+
+
+def test_of_large_answers_only_the_last_few_are_kept(tmp_path: Path) -> None:
+    store = opened(tmp_path, write_lines(tmp_path / "traces.jsonl", span()))
+    snapshot = store._current  # pyright: ignore[reportPrivateUsage]  # what is remembered shows nowhere else
+    asked: list[int] = []
+
+    def answer(number: int) -> int:
+        def compute() -> int:
+            asked.append(number)
+            return number
+
+        return snapshot.remembered(str(number), compute, large=True)
+
+    for number in (1, 2, 3, 1, 4, 1, 2):
+        assert answer(number) == number
+    assert asked == [1, 2, 3, 4, 2]

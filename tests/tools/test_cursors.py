@@ -77,7 +77,7 @@ async def test_an_answer_that_json_cannot_hold_is_one_sentence(tmp_path: Path, m
 def test_progress_always_grows_and_never_passes_one() -> None:
     sent, values = -1.0, list[float]()
     for share in [0.0, 0.5, 0.2, 1.0, *[1.0] * 20_000, 7.0]:
-        sent = publishing._growing(sent, share)  # pyright: ignore[reportPrivateUsage]
+        sent = publishing.growing(sent, share)
         values.append(sent)
     assert values[:2] == [0.0, 0.5]
     assert all(before < after for before, after in pairwise(values))
