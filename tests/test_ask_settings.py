@@ -49,7 +49,8 @@ def test_every_variable_is_documented() -> None:
 
 @pytest.mark.parametrize("settings", [LLMSettings(), LLMSettings(model="m" * 99, api_key="sk-12345")])
 def test_the_two_tools_stay_small_and_say_which_mode_is_on(settings: LLMSettings) -> None:
-    ask, ask_result = build_tools(settings)[-2:]
+    tools = {tool.name: tool for tool in build_tools(settings)}
+    ask, ask_result = tools["ask"], tools["ask_result"]
     for tool, most in ((ask, 1_000), (ask_result, 600)):
         entry = {
             "name": tool.name,

@@ -103,7 +103,7 @@ def ask_tools(settings: LLMSettings) -> list[Tool]:
     return [strict(tool) for tool in made]
 
 
-_HINT: Final[dict[str, Any]] = {"anthropic/searchHint": "diagnose root cause"}
+_HINT: Final[dict[str, Any]] = {"anthropic/searchHint": "diagnose investigate root cause"}
 
 
 def _desk(ctx: Context[Serving]) -> Serving:
