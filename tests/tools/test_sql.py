@@ -89,7 +89,7 @@ async def test_the_schema_is_a_resource_of_each_dataset(tmp_path: Path, era: Era
         (content,) = (await caller.client.read_resource("halo://data/schema")).contents
         assert content.model_dump()["text"] == schema_text()
         templates = (await caller.client.list_resource_templates()).resource_templates
-        assert [template.uri_template for template in templates] == ["halo://{dataset}/schema"]
+        assert "halo://{dataset}/schema" in [template.uri_template for template in templates]
         with pytest.raises(MCPError, match="no dataset 'other'"):
             await caller.client.read_resource("halo://other/schema")
 
