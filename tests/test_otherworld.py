@@ -10,6 +10,7 @@ import pytest
 from tests.builders import open_store
 from tests.otherworld import PLAN, Injection, WorldTruth, write_world
 from tests.tools.desk import desk_over
+from tests.tools.test_ground_truth import NUMBERS
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +54,7 @@ def test_some_failures_propagate_over_three_levels(world: tuple[Path, WorldTruth
 def test_the_overview_counts_what_the_generator_wrote(world: tuple[Path, WorldTruth], tmp_path: Path) -> None:
     path, truth = world
     said = desk_over(tmp_path, path).data("get_dataset_overview")
-    assert {name: said[name] for name in EXPECTED} == {
+    assert {name: said[name] for name in NUMBERS} == {
         "total_traces": truth.traces,
         "total_spans": truth.spans,
         "error_trace_count": truth.error_traces,
@@ -104,16 +105,3 @@ def rows(world: tuple[Path, WorldTruth], tmp_path_factory: pytest.TempPathFactor
     store = open_store(tmp_path_factory.mktemp("rows"), world[0])
     snapshot = store._current  # pyright: ignore[reportPrivateUsage]  # no method of the store tells every span's mode
     return snapshot.query("SELECT trace_id, span_id, failure_mode FROM spans")  # pyright: ignore[reportReturnType]
-
-
-EXPECTED = (
-    "total_traces",
-    "total_spans",
-    "error_trace_count",
-    "otel_error_span_count",
-    "original_error_span_count",
-    "total_input_tokens",
-    "total_output_tokens",
-    "outcomes",
-    "exception_types",
-)

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from halo_mcp.index import failure_columns, semconv
+from halo_mcp.index.duck import quoted
 from halo_mcp.index.failure_patterns import ERROR_PREFIX, SAYS_NOTHING
-from halo_mcp.index.failure_rules import DEFAULT_RULES, LOOP_CALLS, LOOP_RULE, STATUS_RULE, first_rule, mask, quoted
+from halo_mcp.index.failure_rules import DEFAULT_RULES, LOOP_CALLS, LOOP_RULE, STATUS_RULE, first_rule, mask
 
 INDEX_VERSION: Final = 6
 """Bump when a column, a derivation or the layout of a segment changes: older indexes are then rebuilt."""

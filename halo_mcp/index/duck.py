@@ -33,7 +33,7 @@ def connect(directory: Path | None = None) -> duckdb.DuckDBPyConnection:
 
 
 def quoted(text: str) -> str:
-    """``text`` as an SQL string literal, for the few statements that take no parameters."""
+    """``text`` as an SQL string literal: for constants, and for the few statements that take no parameters."""
     return "'" + text.replace("'", "''") + "'"
 
 

@@ -11,7 +11,8 @@ from collections.abc import Iterable
 from typing import Final
 
 from halo_mcp.index import semconv
-from halo_mcp.index.failure_rules import SOFT_RULES, by_rule, one_of, quoted
+from halo_mcp.index.duck import quoted
+from halo_mcp.index.failure_rules import SOFT_RULES, by_rule, one_of
 
 TEXT_CHARS: Final = 500
 """Of a failure's text, this much is kept."""

@@ -15,6 +15,7 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
+from halo_mcp.index.duck import quoted
 from halo_mcp.index.failure_patterns import (
     ACCESS_DENIED,
     CUT,
@@ -47,11 +48,6 @@ class Rule:
     """Counts unless a caller says otherwise."""
     of_its_own: bool = False
     """Says something about this very span; other rules do not count where a span below already failed."""
-
-
-def quoted(text: str) -> str:
-    """``text`` as an SQL string literal."""
-    return "'" + text.replace("'", "''") + "'"
 
 
 def _matches(column: str, *patterns: str) -> str:

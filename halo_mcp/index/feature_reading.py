@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from halo_mcp.index import columns
-from halo_mcp.index.failure_rules import LOOP_MEANING, LOOP_RULE, quoted
+from halo_mcp.index.duck import quoted
+from halo_mcp.index.failure_rules import LOOP_MEANING, LOOP_RULE
 from halo_mcp.index.features import Beginning, Feature, FeatureKind, NumberOf, TraceFeatures
 from halo_mcp.index.filters import DURATION_MS
 from halo_mcp.index.harness import ANY_VERSION, SEVERAL_FIT, trace_versions

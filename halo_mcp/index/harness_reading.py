@@ -140,9 +140,9 @@ def read_seen(snapshot: Snapshot, selected: str, values: list[Any], work: Work) 
         everything = snapshot.remembered("harness", lambda: _read(snapshot, whole, work), large=True)
         if selected == "true":
             return everything
-        return everything.among(
-            snapshot.arrays(f"SELECT trace_key FROM traces WHERE {selected}", values, work)["trace_key"]
-        )
+        from halo_mcp.index.selection import keys_of
+
+        return everything.among(keys_of(snapshot, (selected, values), work))
     question = f"harness {selected} {values}"
     return snapshot.remembered(
         question, lambda: _read(snapshot, _firsts(snapshot, selected, values, work), work), large=True

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from halo_mcp.index.failure_rules import LOOP_RULE, quoted
+from halo_mcp.index.duck import quoted
+from halo_mcp.index.failure_rules import LOOP_RULE
 from halo_mcp.index.filters import DURATION_MS
 
 if TYPE_CHECKING:

@@ -9,8 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from halo_mcp.index.duck import quoted
 from halo_mcp.index.failure_patterns import INVALID_ARGUMENTS
-from halo_mcp.index.failure_rules import LOOP_RULE, quoted
+from halo_mcp.index.failure_rules import LOOP_RULE
 from halo_mcp.index.filters import DURATION_MS
 
 if TYPE_CHECKING:
