@@ -24,9 +24,11 @@ from halo_mcp.terminal import (
     IndexDir,
     Json,
     MaxChars,
+    Redact,
     Sources,
     Where,
     app,
+    note_redaction,
     parse_filters,
     printable,
     show,
@@ -48,6 +50,7 @@ def main(
     ] = False,
 ) -> None:
     """Named in the help of the whole command; the callback of --version has done its work before this."""
+    note_redaction(False)
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
@@ -111,6 +114,7 @@ def overview(
     where: Where = [],  # noqa: B006
     index_dir: IndexDir = None,
     deadline_s: Deadline = None,
+    redact: Redact = False,
     as_json: Json = False,
 ) -> None:
     """Summarise the traces: outcomes, failures, tools, tokens, errors."""
@@ -130,6 +134,7 @@ def query(
     group_by: Annotated[str, typer.Option(help="with --count: one count per value, e.g. tool_name")] = "",
     index_dir: IndexDir = None,
     deadline_s: Deadline = None,
+    redact: Redact = False,
     as_json: Json = False,
 ) -> None:
     """List (or count) the traces that match."""
@@ -156,6 +161,7 @@ def view(
     cursor: str = "",
     max_chars: MaxChars = 20_000,
     index_dir: IndexDir = None,
+    redact: Redact = False,
     as_json: Json = False,
 ) -> None:
     """Read a trace, or some of its spans."""
@@ -186,6 +192,7 @@ def search(
     literal: AsWritten = False,
     index_dir: IndexDir = None,
     deadline_s: Deadline = None,
+    redact: Redact = False,
     as_json: Json = False,
 ) -> None:
     """Find a regex inside one trace (for many traces: query -w regex_pattern=...)."""
@@ -204,6 +211,7 @@ def demo(
     directory: Annotated[Path, typer.Argument(help="where the files go")] = Path("halo-demo"),
     tour: Annotated[bool, typer.Option("--tour", help="then serve them and show what a model sees")] = False,
     seed: int = 7,
+    redact: Redact = False,
     as_json: Json = False,
 ) -> None:
     """Write a sample dataset with known failures: before.jsonl and after.jsonl."""

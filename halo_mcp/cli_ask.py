@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 import typer
 
 from halo_mcp.errors import BadArgument
-from halo_mcp.terminal import Deadline, IndexDir, Json, Progress, Where, app, opened, parse_filters, printable
+from halo_mcp.terminal import Deadline, IndexDir, Json, Progress, Redact, Where, app, opened, parse_filters, printable
 
 if TYPE_CHECKING:
     from halo_mcp.datasets import Datasets
@@ -55,6 +55,7 @@ def ask(
     prices: Annotated[Path | None, typer.Option(help="USD per million tokens [env: HALO_MCP_PRICES]")] = None,
     index_dir: IndexDir = None,
     deadline_s: Deadline = None,
+    redact: Redact = False,
     as_json: Json = False,
 ) -> None:
     """Let an agent with a model of yours answer a question, its evidence checked; without a model, print the evidence.

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from halo_mcp.engine.settings import load_llm_settings
-from halo_mcp.terminal import Deadline, IndexDir, Json, Sources, Where, app, parse_filters, show
+from halo_mcp.terminal import Deadline, IndexDir, Json, Redact, Sources, Where, app, parse_filters, show
 
 
 @app.command()
@@ -24,6 +24,7 @@ def synthesize(
     base_url: Annotated[str | None, typer.Option(help="the model's endpoint [env: OPENAI_BASE_URL]")] = None,
     index_dir: IndexDir = None,
     deadline_s: Deadline = None,
+    redact: Redact = False,
     as_json: Json = False,
 ) -> None:
     """Find what many traces have in common: a model's findings with checked evidence, or digests without a model."""

@@ -14,6 +14,7 @@ from typing import Any, Final, Literal
 from halo_mcp.errors import BadArgument
 from halo_mcp.index.failure_rules import DEFAULT_RULES, RULE_NAMES
 from halo_mcp.index.prices import PriceTable, read_prices
+from halo_mcp.index.privacy import Privacy
 
 Origin = Literal["argument", "environment", "default"]
 
@@ -33,7 +34,15 @@ class Settings:
     """What tokens cost, read from the file named by ``--prices``; without it no answer speaks of money."""
     soft_rules: tuple[str, ...] = DEFAULT_RULES
     """The soft-error rules that count as failures."""
+    redact: bool = False
+    """Credentials are masked in everything that leaves."""
+    no_payloads: bool = False
+    """Nothing but names, ids, times, numbers and statuses leaves."""
     origins: Mapping[str, Origin] = field(default_factory=dict[str, Origin])
+
+    @property
+    def privacy(self) -> Privacy:
+        return Privacy(self.redact, not self.no_payloads)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +95,8 @@ def load_settings(
     roots: Sequence[Path] = (),
     prices: Path | None = None,
     soft_rules: str | None = None,
+    redact: bool | None = None,
+    no_payloads: bool | None = None,
     environ: Mapping[str, str] | None = None,
 ) -> Settings:
     """Settings from arguments (None and () mean "not given") and the environment. Raises: BadArgument."""
@@ -105,12 +116,16 @@ def load_settings(
     listed = choose("roots", os.pathsep.join(map(str, roots)) or None)
     table = choose("prices", None if prices is None else str(prices))
     rules = choose("soft_rules", soft_rules)
+    masked = choose("redact", None if redact is None else str(redact))
+    withheld = choose("no_payloads", None if no_payloads is None else str(no_payloads))
     return Settings(
         index_dir=Path(directory).expanduser().absolute() if directory else _default_index_dir(),
         deadline_s=_positive_seconds(deadline) if deadline else DEFAULT_DEADLINE_S,
         roots=tuple(Path(root).expanduser().resolve() for root in (listed or "").split(os.pathsep) if root),
         prices=read_prices(Path(table).expanduser()) if table else None,
         soft_rules=_rules(rules) if rules else DEFAULT_RULES,
+        redact=_flag("HALO_MCP_REDACT", masked) if masked else False,
+        no_payloads=_flag("HALO_MCP_NO_PAYLOADS", withheld) if withheld else False,
         origins=origins,
     )
 

@@ -12,6 +12,7 @@
     │   ├── UnknownDataset
     │   ├── UnknownTrace
     │   ├── UnknownSpan
+    │   ├── PayloadsWithheld     a question that only payloads answer, where they are not served
     │   ├── UnknownRun           no question was asked under this id, or another server works on it
     │   └── UnknownAttribute
     ├── SourceError              a trace file cannot be used
@@ -186,6 +187,18 @@ class UnknownRun(BadArgument):
             f"`halo-mcp ask SOURCE --resume {run_id}` goes on with it."
             if saved
             else f"There is no run {shown(run_id)!r}. Take job_id from the answer of ask."
+        )
+
+
+class PayloadsWithheld(BadArgument):
+    """Only the texts of the spans could answer, and the user does not let them be read."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "This needs the texts of spans (messages, inputs, outputs, attributes), and they are withheld here "
+            "(--no-payloads, HALO_MCP_NO_PAYLOADS). Names, times, tokens, statuses and counts are not: "
+            "get_dataset_overview, list_failure_modes, analyze_tool_use, query_traces, view_trace, query_sql over "
+            "columns."
         )
 
 

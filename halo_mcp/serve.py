@@ -39,6 +39,18 @@ def parser() -> argparse.ArgumentParser:
         metavar="NAME,...",
         help="which soft-error rules count as failures; none, or names [env: HALO_MCP_SOFT_RULES]",
     )
+    result.add_argument(
+        "--redact",
+        action="store_true",
+        default=None,
+        help="mask credentials in everything that leaves, see docs/privacy.md [env: HALO_MCP_REDACT]",
+    )
+    result.add_argument(
+        "--no-payloads",
+        action="store_true",
+        default=None,
+        help="serve names, times, tokens and statuses, and no text of spans [env: HALO_MCP_NO_PAYLOADS]",
+    )
     return result
 
 
@@ -52,6 +64,8 @@ def main(arguments: Sequence[str]) -> int:
             roots=given.root,
             soft_rules=given.soft_rules,
             prices=given.prices,
+            redact=given.redact,
+            no_payloads=given.no_payloads,
         )
         llm, asking = load_llm_settings(), load_ask_settings()
         datasets = Datasets(parse_sources(given.sources), settings, llm)

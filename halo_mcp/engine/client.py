@@ -69,7 +69,7 @@ class Endpoint:
         """One reply of the model. Raises: MalformedReply and whatever the SDK raises; nothing is repeated."""
         wire, quirks = self.wire(request.model), self.quirks(request.model)
         stream = not quirks.no_stream
-        sent = body(request, wire, self.settings, quirks, stream=stream)
+        sent = self.settings.mask(body(request, wire, self.settings, quirks, stream=stream))
         if stream:
             return await self._streamed(wire, sent, on_text)
         reply = await (await self.client()).post(PATHS[wire], body=sent, cast_to=object)

@@ -118,8 +118,9 @@ class Run:
             self.emit(agent, "warning", text=text)
 
     def clean(self, text: str) -> str:
-        """The text without the endpoint's secrets."""
-        return redact(text, self.endpoint.settings.secrets)
+        """The text without the endpoint's secrets, and without what the user wants masked."""
+        settings = self.endpoint.settings
+        return settings.mask(redact(text, settings.secrets))
 
     # -- the saved state -----------------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final, Literal, cast, get_args
 from urllib.parse import urlsplit
@@ -85,6 +85,10 @@ class ModelPrice:
     """Input read from the provider's cache; None: priced like other input."""
 
 
+def _as_it_is(value: Any) -> Any:
+    return value
+
+
 @dataclass(frozen=True, slots=True)
 class LLMSettings:
     """Which model, where, and what it may use. ``repr`` shows neither key nor header values."""
@@ -114,6 +118,8 @@ class LLMSettings:
     """First wait after a failure; doubles up to 30 s, with full jitter."""
     prices: Mapping[str, ModelPrice] = field(default_factory=dict[str, ModelPrice])
     limits: Limits = field(default_factory=Limits)
+    mask: Callable[[Any], Any] = field(default=_as_it_is, repr=False, compare=False)
+    """Changes JSON values before they are sent to a model or saved: takes out what must not leave."""
 
     @property
     def endpoint(self) -> str:

@@ -14,6 +14,7 @@ from halo_mcp.errors import SourceChanged
 from halo_mcp.index.store import SpanStore
 from halo_mcp.index.work import Work
 from halo_mcp.tools.params import Answer, Call
+from halo_mcp.tools.suspicion import notice
 
 ToolFunction = Callable[..., Answer]
 
@@ -53,8 +54,20 @@ def answer(
 ) -> Answer:
     """Run a tool function on a dataset that is brought up to date first; once more when its files changed meanwhile.
 
-    Indexing has no deadline; the question itself has the configured one. Raises: HaloError.
+    Indexing has no deadline; the question itself has the configured one. What comes back may leave the server: it is
+    masked as the user wants it, and says where its text reads like instructions. Raises: HaloError.
     """
+    found = _answered(datasets, dataset, function, arguments, work)
+    privacy = datasets.settings.privacy
+    text, data = privacy.of_text(found.text), privacy.of_json(found.data)
+    if line := notice(function.__name__, text, data):
+        text, data = f"{text}\n{line}", {**data, "notice": line}
+    return Answer(text, data, found.cursor)
+
+
+def _answered(
+    datasets: Datasets, dataset: str, function: ToolFunction, arguments: Mapping[str, Any], work: Work
+) -> Answer:
     if about_all_datasets(function):
         return function(datasets, work, **arguments)
     used = list[SpanStore]()

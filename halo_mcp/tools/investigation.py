@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
 import anyio.to_thread
@@ -45,7 +45,7 @@ class Investigator:
 
     def __init__(self, datasets: Datasets, settings: LLMSettings, ask_settings: AskSettings | None = None) -> None:
         self.datasets = datasets
-        self.settings = settings
+        self.settings = settings = replace(settings, mask=datasets.settings.privacy.of_json)
         self.ask_settings = ask_settings or AskSettings()
         self.endpoint = Endpoint(settings)
         self.files = RunFiles(datasets.settings.index_dir)
@@ -117,8 +117,6 @@ class Investigator:
 
 def with_prices(settings: LLMSettings, table: PriceTable | None) -> LLMSettings:
     """The settings with the user's prices for the models they name."""
-    from dataclasses import replace
-
     found: dict[str, EnginePrice] = {}
     for model in (settings.model, settings.subagent_model, settings.summary_model):
         if table and model and (price := table.of(model)):
