@@ -27,6 +27,14 @@ class RunFiles:
         """JSON lines of canonical spans, one file per run; may not exist yet. Raises: UnknownRun."""
         return self._path(run_id, "jsonl")
 
+    def ids(self) -> list[str]:
+        """Of the runs that have a transcript, the newest first."""
+        try:
+            found = [(path.stat().st_mtime_ns, path.stem) for path in self._directory.glob("*.jsonl")]
+        except OSError:
+            return []
+        return [run_id for _, run_id in sorted(found, reverse=True) if _RUN_ID.fullmatch(run_id)]
+
     def exists(self, run_id: str) -> bool:
         try:
             return self._path(run_id, "state").exists() or self.transcript(run_id).exists()

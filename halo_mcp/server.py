@@ -1,29 +1,29 @@
-"""The MCP server: instructions, tools, lifespan. Describes it; ``transports.py`` runs it."""
+"""The MCP server: instructions, tools, resources, prompts, lifespan. Describes it; ``transports.py`` runs it."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
-from functools import partial
 from typing import Any, Final
 
 import anyio
-import anyio.to_thread
-from mcp import MCPError
 from mcp.server import CacheHint
 from mcp.server.mcpserver import Context, MCPServer
 from mcp.server.mcpserver.exceptions import ResourceNotFoundError, ToolError
 from mcp.server.mcpserver.tools import Tool
-from mcp_types import INVALID_PARAMS, CallToolResult, TextContent
+from mcp_types import CallToolResult, TextContent
 from pydantic import ValidationError
 
 from halo_mcp import __version__
+from halo_mcp.completion import Completer
 from halo_mcp.config import AskSettings
 from halo_mcp.datasets import Datasets
 from halo_mcp.engine.settings import LLMSettings
-from halo_mcp.errors import UnknownDataset, UnknownRun, shown
+from halo_mcp.errors import shown
 from halo_mcp.jobs import STOP_S, Jobs
-from halo_mcp.runs import RunFiles
+from halo_mcp.outgoing import Outgoing
+from halo_mcp.prompts import check_arguments, prompts
+from halo_mcp.resources import add_resources
 from halo_mcp.tools.ask import ask_tools
 from halo_mcp.tools.catalog import CATALOG
 from halo_mcp.tools.investigation import Investigator, with_prices
@@ -73,9 +73,19 @@ class HaloServer(MCPServer[Serving]):
                 f"Invalid arguments for {name}:\n{_argument_problems(cause)}\nAccepted arguments: {accepted}."
             )
 
+    async def read_resource(self, uri: Any, context: Context[Serving, Any] | None = None) -> Any:
+        try:
+            return await super().read_resource(uri, context)
+        except ResourceNotFoundError as error:
+            if not str(error).startswith("Unknown resource"):
+                raise
+            templates = ", ".join(one.uri_template for one in await self.list_resource_templates())
+            raise ResourceNotFoundError(
+                f"There is no resource {shown(str(uri))!r}. There are halo://guide, {templates}."
+            ) from None
+
     async def get_prompt(self, name: str, arguments: dict[str, Any] | None = None, context: Any = None) -> Any:
-        if self._prompt_manager.get_prompt(name) is None:
-            raise MCPError(INVALID_PARAMS, f"There is no prompt {name!r}.")
+        check_arguments(self._prompt_manager.get_prompt(name), name, arguments)
         return await super().get_prompt(name, arguments, context)
 
 
@@ -126,27 +136,12 @@ def create_server(
         log_level="WARNING",
         lifespan=lifespan,
         tools=build_tools(llm),
+        middleware=[Outgoing(datasets.settings.privacy)] if datasets.settings.redact else None,
         cache_hints={"tools/list": hint, "prompts/list": hint, "resources/templates/list": hint},
     )
 
-    @server.resource("halo://{dataset}/schema", name="schema", title="Columns for query_sql", mime_type="text/plain")
-    async def schema(dataset: str) -> str:
-        """The views spans and traces of a dataset: columns, units, functions, example statements for query_sql."""
-        if dataset not in datasets.names:
-            raise ResourceNotFoundError(str(UnknownDataset(dataset, datasets.names)))
-        from halo_mcp.index.sql_schema import schema_text
-
-        return schema_text()
-
-    @server.resource(
-        "halo://runs/{run_id}", name="run", title="Record of a run of ask", mime_type="application/x-ndjson"
-    )
-    async def run_record(run_id: str) -> str:
-        """What the server's own agent did: spans in canonical form, one JSON object a line."""
-        try:
-            path = RunFiles(datasets.settings.index_dir).transcript(run_id)
-            return await anyio.to_thread.run_sync(partial(path.read_text, encoding="utf-8"))
-        except (UnknownRun, OSError):
-            raise ResourceNotFoundError(f"There is no record of a run {shown(run_id)!r}.") from None
-
+    add_resources(server, datasets, INSTRUCTIONS)
+    for prompt in prompts():
+        server.add_prompt(prompt)
+    server.completion()(Completer(datasets))
     return server
