@@ -150,7 +150,7 @@ async def map_texts(run: Run, texts: Mapping[str, str], question: str, progress:
     mapped, slots = Mapped(), anyio.Semaphore(PARALLEL)
     refused: list[ModelRejected] = []
     settings = run.endpoint.settings
-    reader = worker(run, "map", MAP_SYSTEM, settings.subagent_model or settings.model)
+    reader = worker(run, "map", MAP_SYSTEM, settings.synthesis_model or settings.subagent_model or settings.model)
 
     async def read(batch: Sequence[str]) -> None:
         async with slots:
@@ -255,7 +255,8 @@ async def _reduce(
     run: Run, rows: Sequence[Row], verdicts: Sequence[str], facts: str, question: str, verify: VerifyAnswer
 ) -> FinalAnswer:
     """One call that turns rows into findings, and another when they do not stand. Raises: EngineError."""
-    writer = worker(run, "reduce", REDUCE_SYSTEM, run.endpoint.settings.model)
+    settings = run.endpoint.settings
+    writer = worker(run, "reduce", REDUCE_SYSTEM, settings.synthesis_model or settings.model)
     lines, room = list[str](), _REDUCE_CHARS
     for row, verdict in zip(rows, verdicts, strict=True):
         line = row_line(row, verdict)

@@ -100,7 +100,8 @@ def synthesis_answer(call: Call, chosen: Chosen, facts: str, focus: str) -> Answ
 def _key(call: Call, made: Sequence[Digest], facts: str, focus: str) -> str:
     llm = call.llm
     texts = [[digest.trace_id, digest.text] for digest in made]
-    how = [llm.endpoint, llm.api, llm.model, llm.subagent_model, llm.reasoning_effort, llm.temperature]
+    how = [llm.endpoint, llm.api, llm.model, llm.subagent_model, llm.synthesis_model]
+    how += [llm.reasoning_effort, llm.temperature, llm.max_output_tokens]
     return hashlib.sha256(orjson.dumps([how, MAP_SYSTEM, REDUCE_SYSTEM, facts, focus, texts])).hexdigest()
 
 
@@ -124,8 +125,8 @@ def _run(call: Call, made: Sequence[Digest], facts: str, focus: str, work: Work)
             with anyio.CancelScope(shield=True), anyio.move_on_after(2):
                 await endpoint.aclose()
         usage = {**asdict(run.meter.totals), "seconds": round(run.meter.elapsed_s(), 3)}
-        api = endpoint.wire(call.llm.model)
-        return Outcome(found, usage, [*run.warnings], run.run_id, call.llm.model, api)
+        model = call.llm.synthesis_model or call.llm.model
+        return Outcome(found, usage, [*run.warnings], run.run_id, model, endpoint.wire(model))
 
     return run_engine(work, main)
 
