@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, cast
+from typing import Any, Final, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from halo_mcp.engine.settings import Wire
 
 Json = dict[str, Any]
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")
+
+
+def well_formed(text: str) -> str:
+    """The text with surrogate pairs joined, and U+FFFD for halves: models write some, and no protocol carries them."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def well_formed_json(value: Any) -> Any:
+    """The JSON value with all its texts well-formed."""
+    text = json.dumps(value, ensure_ascii=False)
+    return json.loads(well_formed(text)) if _SURROGATE.search(text) else value
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +57,7 @@ class Call:
         try:
             # Not strict: grammar-constrained servers leave raw control characters inside strings.
             value = json.loads(self.arguments or "{}", strict=False)
+            value = well_formed_json(value)
         except (ValueError, RecursionError):
             return None
         return cast("Json", value) if isinstance(value, dict) else None

@@ -15,7 +15,7 @@ from halo_mcp.engine.client import Endpoint
 from halo_mcp.engine.run import Hooks, Run, RunResult
 from halo_mcp.engine.settings import Limits, LLMSettings
 from halo_mcp.engine.settings import ModelPrice as EnginePrice
-from halo_mcp.engine.types import Event
+from halo_mcp.engine.types import Event, well_formed
 from halo_mcp.index.prices import PriceTable
 from halo_mcp.runs import RunFiles
 from halo_mcp.tools.agent_map import reading_tools
@@ -176,7 +176,7 @@ def step(run: Run, event: Event) -> str:
 
 
 def _short(text: str) -> str:
-    line = " ".join(text.split())
+    line = well_formed(" ".join(text.split()))
     return line if len(line) <= 80 else line[:79] + "…"
 
 

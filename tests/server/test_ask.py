@@ -147,6 +147,18 @@ async def test_only_the_root_agent_may_map_traces_and_its_requests_count_and_are
     assert sum(span["kind"] == "SPAN_KIND_CLIENT" for span in spans) == 4
 
 
+@pytest.mark.parametrize("response_format", ["text", "json"])
+async def test_halves_of_surrogate_pairs_in_an_answer_do_not_break_the_result(
+    tmp_path: Path, response_format: str
+) -> None:
+    broken = Reply(text="Look \ud83d", calls=[("view_trace", {"trace_id": "t\udc00"})])
+    script = [broken, answer("Slow \ud800.", findings=[{**GOOD, "claim": "Half \udfff"}])]
+    async with asking(tmp_path, script) as asker:
+        result = await asker.client.call_tool("ask", {"question": "What?", "response_format": response_format})
+    assert not result.is_error
+    assert "Slow �." in str(result.content)
+
+
 async def test_filters_reach_the_model_as_the_scope_of_the_question(tmp_path: Path) -> None:
     async with asking(tmp_path, [answer()]) as asker:
         await asker.ask(filters={"trace_ids": ["t1"]})
