@@ -409,9 +409,13 @@ async def test_a_parameter_that_the_endpoint_does_not_take_is_left_out_from_then
 
 @WIRES
 async def test_a_server_that_reads_only_a_part_is_noticed(wire: Wire) -> None:
-    look = Reply(calls=[("big", {"n": 1}), ("big", {"n": 2})], usage=(500, 10, 0))
-    played = await play([look, Reply(calls=answer().calls, usage=(2_048, 10, 0))], wire)
-    assert "The server counted 2,048 input tokens" in played.result.warnings[0]
+    calls = [("big", {"n": 1}), ("big", {"n": 2})]
+    usages = ((500, 10, 0), (2_048, 10, 0), (2_050, 10, 0))
+    steps = [*(Reply(calls=calls, usage=usage) for usage in usages), Reply(calls=answer().calls, usage=(2_050, 10, 0))]
+    played = await play(steps, wire)
+    (warning,) = played.result.warnings  # once, although two replies say so
+    assert warning.startswith("The server counts far fewer input tokens than were sent")
+    assert "First seen: 2,048 counted, about 5," in warning
 
 
 @WIRES
