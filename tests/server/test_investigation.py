@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -135,29 +136,47 @@ async def test_an_expert_finds_every_planned_failure_with_its_true_counts(tmp_pa
 async def test_the_record_of_an_investigation_is_a_trace_that_a_server_diagnoses(tmp_path: Path) -> None:
     seen = await investigated(tmp_path, expert)
     usage = seen.found["usage"]
-    counts = "SELECT observation_kind, tool_name, count(*) FROM spans GROUP BY ALL"
+    by_kind = "SELECT observation_kind, count(*) FROM spans GROUP BY ALL"
     async with connected(tmp_path / "own", *HALO, str(seen.runs)) as caller:
         overview = await caller.json("get_dataset_overview")
-        rows = await caller.json("query_sql", sql=counts)
-    print(rows, overview)
-    assert overview["total_traces"] == 1
+        kinds = dict((await caller.json("query_sql", sql=by_kind))["rows"])
+    assert (overview["total_traces"], overview["otel_error_span_count"]) == (1, 0)
     assert overview["total_input_tokens"] == usage["input_tokens"]
     assert overview["total_output_tokens"] == usage["output_tokens"]
+    assert overview["total_cached_input_tokens"] == usage["cached_input_tokens"]
+    delegations = usage["subagents"]
+    assert kinds == {
+        "AGENT": 1 + delegations,
+        "LLM": usage["turns"],
+        "TOOL": usage["tool_calls"] - delegations,
+        "CHAIN": delegations,
+    }
+    tools = {tool["tool_name"]: tool["call_count"] for tool in overview["tools"]}
+    assert tools == Counter(seen.calls(of_children=False) + seen.calls(of_children=True)) - Counter(
+        {"call_subagent": delegations}
+    )
 
 
 async def test_an_answer_with_a_made_up_trace_and_a_wrong_count_goes_back_once_and_stays_flagged(
     tmp_path: Path,
 ) -> None:
     seen = await investigated(tmp_path, bad_expert)
-    (rejected,) = [done for done in history(seen.requests[-1]) if done.tool == "final_answer"]
-    assert rejected.result.startswith("Not accepted yet")
-    print(rejected.result)
-    found = seen.found
-    assert found["status"] == "complete"
-    forged, miscounted, *others = found["findings"]
-    print(found["problems"], forged, miscounted, found["citations"])
-    assert len(found["problems"]) == 2
-    assert {finding["check"]["verdict"] for finding in [forged, *others]} == {"holds"}
+    found, true = seen.found, seen.truth.failure_modes["search_loop"].traces
+    forged = f"trace {FORGED['trace_id']} span {FORGED['span_id']}: there is no trace '{FORGED['trace_id']}'"
+    problems = [
+        f"claim 1, evidence 1: unknown id · {forged} · “{FORGED['quote']}”",
+        f"claim 2: count wrong: traces, expected {true + 1}, is {true}",
+    ]
+    (rejected,) = [done.result for done in history(seen.requests[-1]) if done.tool == "final_answer"]
+    assert rejected.splitlines()[1:] == [f"- {problem}" for problem in problems]
+    assert (found["status"], found["problems"]) == ("complete", problems)
+    first, second, *others = found["findings"]
+    assert first["evidence"][0]["verdict"] == "unknown_id"
+    assert second["check"] == {"verdict": "wrong", "expected": true + 1, "actual": true}
+    citations = found["citations"]
+    assert (citations["failed"], citations["verified"]) == (1, citations["total"] - 1)
+    assert len(others) == len(seen.truth.failure_modes) - 2
+    assert {finding["check"]["verdict"] for finding in others} == {"holds"}
 
 
 FAULTS: Sequence[tuple[Wire, Sequence[Fault | None]]] = (
