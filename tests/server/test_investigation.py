@@ -180,8 +180,8 @@ async def test_an_answer_with_a_made_up_trace_and_a_wrong_count_goes_back_once_a
 
 
 FAULTS: Sequence[tuple[Wire, Sequence[Fault | None]]] = (
-    ("chat", (down, None, cut, None, ends_early, down, down)),
-    ("responses", (None, None, None, cut, cut, cut, None, down, ends_early, cut)),
+    ("chat", (down, None, cut, None, ends_early, None, down)),
+    ("responses", (None, cut, None, ends_early, None, None, down, cut)),
 )
 
 
