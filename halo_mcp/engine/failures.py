@@ -84,7 +84,9 @@ def classify(error: Exception, wire: Wire, secrets: Sequence[str] = ()) -> Decis
         case openai.APIConnectionError():
             cause = _message(error.__cause__, secrets) if isinstance(error.__cause__, Exception) else ""
             if isinstance(error.__cause__, (httpx2.ConnectError, httpx2.ConnectTimeout)):
-                return Decision("retry", f"{_address(str(error.request.url))} cannot be reached: {cause}")
+                return Decision(
+                    "retry", f"{_address(str(error.request.url))} cannot be reached ({cause}); check OPENAI_BASE_URL"
+                )
             return Decision("retry", f"{message} {cause}".strip())
         case openai.APIError():  # inside a stream
             if _is_context(error.code, message):

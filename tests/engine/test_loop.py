@@ -122,7 +122,7 @@ async def test_an_endpoint_that_cannot_be_reached_is_named_without_what_is_secre
         host = server.base_url.removesuffix("/v1").removeprefix("http://")
         settings = replace(settings_for(server), base_url=f"http://me:hunter22@{host}/v1")
     run = Run(Endpoint(settings), TOOLS)
-    with pytest.raises(GaveUp, match=f"http://{host} cannot be reached: .+") as caught:
+    with pytest.raises(GaveUp, match=f"http://{host} cannot be reached") as caught:
         await ask(run, "why?")
     assert "hunter22" not in str(caught.value)
 
