@@ -24,12 +24,12 @@ from tests.engine.expert import FORGED, Fault, bad_expert, cut, down, ends_early
 from tests.engine.fake_llm import FakeLLM, Json, Script
 from tests.engine.harness import KEY, WIRES
 from tests.engine.test_subagents import is_child
+from tests.investigation import QUESTION, transcript
 from tests.server.test_stdio import HALO, ROOT, connected
 from tests.test_cli_ask import environment
 
 PATIENCE_S = 120
 SEED = 7
-QUESTION = "What goes wrong systematically, how often, and what is the evidence?"
 
 
 @dataclass
@@ -177,6 +177,12 @@ async def test_an_answer_with_a_made_up_trace_and_a_wrong_count_goes_back_once_a
     assert (citations["failed"], citations["verified"]) == (1, citations["total"] - 1)
     assert len(others) == len(seen.truth.failure_modes) - 2
     assert {finding["check"]["verdict"] for finding in others} == {"holds"}
+
+
+async def test_the_documented_investigation_is_what_happens_now(tmp_path: Path) -> None:
+    shown = (ROOT / "docs" / "investigation.md").read_text(encoding="utf-8")
+    again = "python -m tests.investigation docs/investigation.md brings it up to date"
+    assert await transcript(tmp_path) == shown, again
 
 
 FAULTS: Sequence[tuple[Wire, Sequence[Fault | None]]] = (
