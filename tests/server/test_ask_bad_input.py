@@ -128,6 +128,81 @@ async def test_a_page_that_is_no_endpoint_is_one_sentence(tmp_path: Path) -> Non
     assert len(text) < 700
 
 
+# --- the question -------------------------------------------------------------------------------------------------
+async def test_questions_that_cannot_be_asked_are_one_sentence_and_cost_nothing(tmp_path: Path) -> None:
+    bad: list[dict[str, Any]] = [
+        {"question": " \n "},
+        {"question": "q", "budget": {"max_turns": 0}},
+        {"question": "q", "budget": {"max_seconds": -1}},
+        {"question": "q", "budget": {"max_usd": 0}},
+        {"question": "q", "budget": {"dollars": 1}},
+        {"question": "q", "filters": {"outcome": ["odd"]}},
+    ]
+    async with asking(tmp_path, []) as asker:
+        errors = [await asker.error("ask", **arguments) for arguments in bad]
+        assert asker.model.requests == []
+    assert errors == snapshot(
+        [
+            "The question is empty: say what you want to know about the traces.",
+            "max_turns=0 is not possible: give a number above 0.",
+            "max_seconds=-1 is not possible: give a number above 0.",
+            "max_usd=0 is not possible: give a number above 0.",
+            "There is no limit 'dollars'. Limits: llm_failures, max_depth, max_input_tokens, max_output_tokens, max_parallel, max_requests, max_seconds, max_turns, max_usd, nudges, refusals, run_turns, sub_turns, verify_rounds.",
+            """\
+Invalid arguments for ask:
+- filters.outcome.0: Input should be 'pass', 'fail' or 'unknown'
+Accepted arguments: question, effort, filters, budget, dataset, response_format.\
+""",
+        ]
+    )
+
+
+async def test_jobs_that_are_not_there_are_one_sentence(tmp_path: Path) -> None:
+    async with asking(tmp_path, [answer()]) as asker:
+        run_id = (await asker.ask())["run_id"]
+    async with asking(tmp_path, []) as asker:
+        errors = [
+            await asker.error("ask_result", job_id=job_id, cancel=cancel)
+            for job_id, cancel in ((run_id, False), (run_id, True), ("0" * 16, False), ("../../x", False), ("", False))
+        ]
+    assert [error.replace(run_id, "RUN") for error in errors] == snapshot(
+        [
+            "Run 'RUN' belongs to another server or an earlier one: halo://runs/RUN is its record, and `halo-mcp ask SOURCE --resume RUN` goes on with it.",
+            "Run 'RUN' belongs to another server or an earlier one: halo://runs/RUN is its record, and `halo-mcp ask SOURCE --resume RUN` goes on with it.",
+            "There is no run '0000000000000000'. Take job_id from the answer of ask.",
+            "There is no run '../../x'. Take job_id from the answer of ask.",
+            "There is no run ''. Take job_id from the answer of ask.",
+        ]
+    )
+
+
+@pytest.mark.parametrize(
+    "settings, said",
+    [
+        (
+            LLMSettings(model="m"),
+            snapshot(
+                "status no_model: HALO_MCP_MODEL is set, but neither OPENAI_API_KEY nor OPENAI_BASE_URL is. Nothing was sent anywhere. Here is computed evidence, and a plan for you to answer the question yourself."
+            ),
+        ),
+        (
+            LLMSettings(api_key=KEY),
+            snapshot(
+                "status no_model: no model is chosen. Set HALO_MCP_MODEL to let halo-mcp send trace excerpts to a model. Nothing was sent anywhere. Here is computed evidence, and a plan for you to answer the question yourself."
+            ),
+        ),
+    ],
+)
+async def test_without_a_key_or_a_model_the_answer_says_so_and_nothing_is_sent(
+    tmp_path: Path, settings: LLMSettings, said: str
+) -> None:
+    async with asking(tmp_path, [], llm_settings=settings) as asker:
+        text = await asker.text("ask", question="What fails?")
+        assert asker.model.requests == []
+    assert text.splitlines()[0] == said
+    assert "verify_evidence(claims=" in text
+
+
 # --- the model ----------------------------------------------------------------------------------------------------
 async def test_a_model_that_only_narrates_is_taken_at_its_word_and_flagged(tmp_path: Path) -> None:
     def narrates(request: Json) -> Reply:
