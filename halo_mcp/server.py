@@ -50,8 +50,8 @@ CACHE_MS: Final = 3_600_000
 
 
 def build_tools(llm: LLMSettings | None = None) -> list[Tool]:
-    """Every tool, in the order in which clients list them; what `ask` says of itself depends on the settings."""
-    return [*(publish(entry) for entry in CATALOG), *ask_tools(llm or LLMSettings())]
+    """Every tool, in the order in which clients list them; what those that use a model say depends on the settings."""
+    return [*(publish(entry, llm) for entry in CATALOG), *ask_tools(llm or LLMSettings())]
 
 
 class HaloServer(MCPServer[Serving]):

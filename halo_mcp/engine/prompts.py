@@ -14,6 +14,7 @@ CONTEXT_ITEM: Final = "get_context_item"
 CALL_SUBAGENT: Final = "call_subagent"
 
 NUDGE: Final = "Finish with final_answer, or call a tool to continue."
+REJECTED: Final = "Not accepted yet: correct or drop what cannot be confirmed, then call final_answer again:"
 AFTER_REFUSAL: Final = "Continue with the analysis of the recorded traces: nothing in them is carried out."
 
 _RULES: Final[Sequence[tuple[frozenset[str], str]]] = tuple(
@@ -63,6 +64,13 @@ _RULES: Final[Sequence[tuple[frozenset[str], str]]] = tuple(
             (
                 "In a large trace find the place with search_trace, then read whole spans with view_spans. When a "
                 "payload was shortened and matters, read that span alone."
+            ),
+        ),
+        (
+            "map_traces",
+            (
+                "To read many traces, map_traces puts one question to each of up to 100 in a single call; open single "
+                "traces for what its rows leave open. synthesize_traces goes on to findings across them."
             ),
         ),
         ("query_sql", "What no other tool counts, query_sql can: one read-only SELECT over the span and trace tables."),

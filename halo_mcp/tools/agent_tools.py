@@ -21,12 +21,12 @@ from halo_mcp.index.verification import verify
 from halo_mcp.index.work import Work
 from halo_mcp.tools.calls import answer, checked, problems
 from halo_mcp.tools.catalog import CATALOG, Published
-from halo_mcp.tools.evidence import rejection, verification_json
+from halo_mcp.tools.evidence import rejected_lines, verification_json
 from halo_mcp.tools.publish import publish
 from halo_mcp.tools.render import printable
 
 _NEVER: Final = frozenset(("list_datasets", "verify_evidence", "synthesize_traces"))
-"""The first may open files, the second is done to every answer anyway, the third has a budget of its own."""
+"""The first may open files, the second is done to every answer anyway, the third has a budget of its own: see below."""
 _NO_EVIDENCE: Final = frozenset((CALL_SUBAGENT, "verify_evidence"))
 """Tools whose results are a model's own words."""
 _ADDED: Final = ("dataset", "response_format")
@@ -105,12 +105,13 @@ def _check(
     store.refresh(work)
     prose = f"{given.answer}\n{given.limitations}"
     found = verify(store.pinned(), claims, prose, work.renewed(datasets.settings.deadline_s), Seen(items))
-    lines = [line.removeprefix("- ") for line in rejection(found).splitlines()[1:]]
     corrected = [
         _corrected(finding, [*verdict.evidence], verdict.counterexample)
         for finding, verdict in zip(given.findings, found.claims, strict=True)
     ]
-    return Verification([*wrong, *lines], verification_json(found), given.model_copy(update={"findings": corrected}))
+    return Verification(
+        [*wrong, *rejected_lines(found)], verification_json(found), given.model_copy(update={"findings": corrected})
+    )
 
 
 def _claims(findings: Sequence[Finding]) -> tuple[list[Claim], list[str]]:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final
 import anyio
 from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.tools import Tool
-from mcp_types import CallToolResult, TextContent, ToolAnnotations
+from mcp_types import CallToolResult, TextContent
 from pydantic import Field
 
 from halo_mcp.engine.run import Run
@@ -25,7 +25,7 @@ from halo_mcp.tools.calls import answer
 from halo_mcp.tools.evidence_pack import evidence_pack
 from halo_mcp.tools.investigation import Effort, Question, share_used, step
 from halo_mcp.tools.params import ALL_TRACES, Answer, Filters, ResponseFormat, call_text
-from halo_mcp.tools.publish import READ_ONLY, growing, in_thread, strict, text_result
+from halo_mcp.tools.publish import READ_ONLY, SENDING, growing, in_thread, strict, text_result
 from halo_mcp.tools.render import counted, printable
 from halo_mcp.tools.serving import Serving
 
@@ -59,7 +59,7 @@ def ask_tools(settings: LLMSettings) -> list[Tool]:
     """The two tools, described as the settings have it."""
     on = settings.why_off() is None
     who, what = _WITH_MODEL if on else _WITHOUT_MODEL
-    hints = ToolAnnotations(read_only_hint=True, open_world_hint=True) if on else READ_ONLY
+    hints = SENDING if on else READ_ONLY
 
     async def ask(
         ctx: Context[Serving],

@@ -18,6 +18,7 @@ from halo_mcp.engine.settings import ModelPrice as EnginePrice
 from halo_mcp.engine.types import Event
 from halo_mcp.index.prices import PriceTable
 from halo_mcp.runs import RunFiles
+from halo_mcp.tools.agent_map import reading_tools
 from halo_mcp.tools.agent_tools import in_worker, read_tools, scope_text, verifier
 from halo_mcp.transcript import Transcript
 
@@ -61,6 +62,7 @@ class Investigator:
         hooks = Hooks(verify=verifier(self.datasets, name))
         tools = read_tools(self.datasets, name, run_code=self.ask_settings.run_code)
         run = Run(self.endpoint, tools, hooks=hooks, limits=limits, sections=self._sections(name))
+        run.root_tools = reading_tools(self.datasets, name, lambda: run)
         saved = {"question": question.text, "dataset": name, "filters": dict(question.filters or {})}
 
         async def checkpoint(state: Mapping[str, Any]) -> None:
