@@ -101,6 +101,27 @@ async def test_a_killed_run_goes_on_without_paying_twice_and_its_record_is_whole
     assert [span["name"] for span in spans if not span["parent_span_id"]] == ["ask"]
 
 
+@pytest.mark.parametrize(
+    "step, said",
+    [
+        (Status(401, {"message": f"Incorrect API key provided: {KEY}"}), "Incorrect API key provided: [redacted]"),
+        (Status(404, {"message": "The model `m` does not exist"}), "The model `m` does not exist"),
+        (Status(400, {"message": "m does not support tools"}), "m does not support tools"),
+    ],
+)
+async def test_an_endpoint_that_refuses_is_one_sentence_and_an_exit_code(
+    tmp_path: Path, step: Status, said: str
+) -> None:
+    async with FakeLLM([step]) as model:
+        code, out, err = await ran(tmp_path, model, "What fails?")
+    assert (code, out) == (1, "")
+    last = err.strip().splitlines()[-1]
+    assert last.startswith("halo-mcp: The model's endpoint refused: ")
+    assert said in last
+    assert "Traceback" not in err
+    assert KEY not in err
+
+
 async def test_without_a_model_the_evidence_is_printed_and_a_key_alone_sends_nothing(tmp_path: Path) -> None:
     async with FakeLLM([]) as model:
         code, out, err = await ran(tmp_path, None, "What fails?")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
 import anyio
@@ -202,7 +203,8 @@ def _context_item(run: Run, arguments: Json) -> tuple[str, str]:
 
 async def _final(run: Run, agent: Agent, call: Call) -> str:
     """Accept an answer as the agent's result, or say why it goes back."""
-    arguments = call.parse()
+    # An endpoint that repeats a key in an error, or a model that was told one, must not bring it to the client.
+    arguments = replace(call, arguments=run.clean(call.arguments)).parse()
     if arguments is None:
         return _unreadable(agent)
     try:
@@ -231,5 +233,6 @@ async def _final(run: Run, agent: Agent, call: Call) -> str:
 
 async def _accept_text(run: Run, agent: Agent, text: str) -> None:
     """Plain text as the answer of a model that does not call final_answer."""
+    text = run.clean(text)
     verdict = await run.verified(FinalAnswer(answer=text))
     agent.result = AgentResult("unstructured", text, agent.stop, problems=[*verdict.problems], report=verdict.report)

@@ -119,8 +119,9 @@ def _count(run: Run, agent: Agent, request: Request, turn: Turn) -> None:
     elif usage.input < _TRUNCATED * chars / CHARS_PER_TOKEN and chars / CHARS_PER_TOKEN > _TRUNCATED_MIN_TOKENS:
         run.warn(
             agent,
-            f"The server counted {usage.input:,} input tokens where about {chars / CHARS_PER_TOKEN:,.0f} were sent: it "
-            "may have cut off the beginning. Give the model a longer context there, or lower HALO_MCP_CONTEXT_TOKENS.",
+            "The server counts far fewer input tokens than were sent: it may cut off the beginning. Give the model a "
+            "longer context there, or lower HALO_MCP_CONTEXT_TOKENS.",
+            f" First seen: {usage.input:,} counted, about {chars / CHARS_PER_TOKEN:,.0f} sent.",
         )
     elif usage.input >= 500:
         agent.chars_per_token = min(6.0, max(1.5, chars / usage.input))

@@ -113,11 +113,11 @@ class Run:
             agent_id, parent_id, depth = (agent.id, agent.parent_id, agent.depth) if agent else ("", "", 0)
             self.hooks.on_event(Event(self._sequence, self.run_id, agent_id, parent_id, depth, kind, data))
 
-    def warn(self, agent: Agent | None, text: str) -> None:
-        """Say something once: as an event and in the result."""
-        if text not in self.warnings:
-            self.warnings.append(text)
-            self.emit(agent, "warning", text=text)
+    def warn(self, agent: Agent | None, text: str, detail: str = "") -> None:
+        """Say something once, as an event and in the result; with the detail of the first time."""
+        if not any(said.startswith(text) for said in self.warnings):
+            self.warnings.append(text + detail)
+            self.emit(agent, "warning", text=text + detail)
 
     def clean(self, text: str) -> str:
         """The text without the endpoint's secrets."""
