@@ -26,9 +26,7 @@ def install(
             metavar="[NAME=]SOURCE...", help="what to serve; none: let the client open files under this directory"
         ),
     ] = None,
-    only_print: Annotated[
-        bool, typer.Option("--print", help="print it for pasting, write nothing")
-    ] = False,
+    only_print: Annotated[bool, typer.Option("--print", help="print it for pasting, write nothing")] = False,
     scope: Annotated[str, typer.Option(metavar="user|project", help="for all projects, or for this one")] = "user",
     path: Annotated[Path | None, typer.Option(metavar="FILE", help="another configuration file")] = None,
     name: Annotated[str, typer.Option(help="what the client calls the server")] = SERVER_NAME,

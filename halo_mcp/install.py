@@ -127,7 +127,6 @@ def plan(client: Client, path: Path, name: str, entry: Entry) -> Plan:
 
     Raises: BadArgument, BadClientConfig.
     """
-
     before = _read(path)
     if before is None or not before.strip():
         return Plan(path, entry, before, client.block(name, entry).encode())
@@ -137,7 +136,8 @@ def plan(client: Client, path: Path, name: str, entry: Entry) -> Plan:
         servers = content.get(client.key, {})
         if not isinstance(servers, dict):
             raise ValueError(f"{client.key!r} in it is no table of servers")
-        wanted = {**content, client.key: {**servers, name: _merged(cast("Entry", servers), path, name, entry)}}
+        known = cast("dict[str, Any]", servers)
+        wanted = {**content, client.key: {**known, name: _merged(known, path, name, entry)}}
         after = merge(text.replace("\r\n", "\n"), wanted, client.key, name) if wanted != content else ""
         written = (after.replace("\n", "\r\n") if "\r\n" in text else after).encode()
     except (ValueError, RecursionError) as error:
@@ -154,7 +154,7 @@ def _read(path: Path) -> bytes | None:
         raise BadArgument(f"{path} cannot be read: {why_unusable(error)}.") from error
 
 
-def _merged(servers: Entry, path: Path, name: str, entry: Entry) -> Entry:
+def _merged(servers: Mapping[str, Any], path: Path, name: str, entry: Entry) -> Entry:
     """The server's entry with what the user added to it or set otherwise. Raises: BadArgument."""
     known = servers.get(name)
     if known is None:
