@@ -16,7 +16,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from agents import Agent, Runner, custom_span, function_tool, set_trace_processors, trace
+from agents import Agent, RunContextWrapper, Runner, custom_span, function_tool, set_trace_processors, trace
 from agents.tracing import Span, Trace
 from agents.tracing.processor_interface import TracingProcessor
 
@@ -156,7 +156,7 @@ def messages_of(item: Any) -> list[dict[str, Any]]:
 
 
 def status_of(span: Span[Any]) -> dict[str, str]:
-    """The SDK says "Error running tool (non-fatal)" and keeps the cause beside it: the cause is what one looks for."""
+    """The SDK says "Error running tool (non-fatal)" and keeps the cause beside it, unless it was told to redact it."""
     if not span.error:
         return {"code": "STATUS_CODE_OK", "message": ""}
     cause = (span.error.get("data") or {}).get("error")
@@ -178,7 +178,12 @@ def as_text(value: Any) -> str:
 # --- an agent that uses it -------------------------------------------------------------------------------------------
 
 
-@function_tool
+def told(_: RunContextWrapper[Any], error: Exception) -> str:
+    """What the model reads of a failed tool. With the SDK's own function, neither model nor trace learns the cause."""
+    return f"Error: {error}"
+
+
+@function_tool(failure_error_function=told)
 def get_order(order_id: str) -> str:
     """Where an order is."""
     if order_id != "A-1":
