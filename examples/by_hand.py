@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -31,7 +31,7 @@ class Tracer:
         self._writing = threading.Lock()
 
     @contextmanager
-    def span(self, kind: str, name: str, **attributes: Any) -> Iterator[dict[str, Any]]:
+    def span(self, kind: str, name: str, **attributes: Any) -> Generator[dict[str, Any]]:
         """A span of kind AGENT, LLM, TOOL, CHAIN or GUARDRAIL, inside the one that is open.
 
         Yields its attributes, to be added to. An exception becomes the span's status, and goes on.
@@ -89,7 +89,7 @@ def scripted_model(messages: list[dict[str, Any]]) -> dict[str, Any]:
     last = messages[-1]
     if last["role"] == "tool":
         return {"message": {"role": "assistant", "content": f"The tool says: {last['content']}"}, "tokens": (40, 8)}
-    call = {"id": "call_1", "type": "function"}
+    call: dict[str, Any] = {"id": "call_1", "type": "function"}
     call["function"] = {"name": "get_order", "arguments": json.dumps({"order_id": last["content"].split()[-1]})}
     return {"message": {"role": "assistant", "content": None, "tool_calls": [call]}, "tokens": (25, 12)}
 

@@ -37,7 +37,10 @@ def install(
     if not 0 < len(name) <= 32 or not _NAME_CHARS.issuperset(name):
         raise BadArgument(f"--name {name!r} cannot be used: up to 32 letters, digits, _ and -.")
     here = Path.cwd()
-    target = path.expanduser().absolute() if path else _place(known, scope, Machine(Path.home(), here))
+    try:
+        target = path.expanduser().absolute() if path else _place(known, scope, Machine(Path.home(), here))
+    except RuntimeError as error:  # a ~user that nobody is, no home directory
+        raise BadArgument(f"The configuration file cannot be found: {error} Name it with --path.") from error
     served = absolute_sources(sources or [], here) or ["--root", str(here)]
     entry = known.entry(this_command(), served)
     if only_print:

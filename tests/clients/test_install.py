@@ -256,6 +256,7 @@ DAMAGED: Final = {
     "a member twice": ('{"KEY": {}, "KEY": {}}', "[mcp_servers.a]\n[mcp_servers.a]"),
     "no JSON number": ('{"x": NaN}', ""),
     "too large a number": ('{"x": 1e999}', ""),
+    "a table that takes no other": ("", 'mcp_servers = {a = {command = "x"}}'),
     "nested too deeply": ("[" * 100_000, ""),
 }
 
@@ -336,6 +337,7 @@ def test_a_file_that_changes_meanwhile_is_left_alone(tmp_path: Path) -> None:
         (["cursor", "t.jsonl", "--name", "a b"], "--name 'a b' cannot be used"),
         (["cursor", "t.jsonl", "--name", ""], "--name '' cannot be used"),
         (["cursor", "~nobody-here/t.jsonl"], "is no path that can be used"),
+        (["cursor", "t.jsonl", "--path", "~nobody-here/mcp.json"], "cannot be found"),
     ],
 )
 def test_a_wrong_argument_says_what_to_give(home: Home, arguments: list[str], said: str) -> None:

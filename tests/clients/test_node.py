@@ -95,6 +95,21 @@ def test_claude_code_connects_to_what_install_wrote(node: Node, monkeypatch: pyt
     assert listed.endswith("Connected")
 
 
+def test_codex_reads_what_install_wrote_with_its_timeouts(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not (node.programs / "codex").exists():
+        pytest.skip("@openai/codex (400 MB) is not among the packages")
+    place = node.home / "codex"
+    place.mkdir()
+    (place / "config.toml").write_text('[mcp_servers.other] # mine\ncommand = "true"\n', encoding="utf-8")
+    monkeypatch.setenv("CODEX_HOME", str(place))
+    assert run(["install", "codex", str(node.home / "traces.jsonl")]) == 0
+    told = node("codex", "mcp", "get", "halo")
+    assert {"enabled: true", "startup_timeout_sec: 30", "tool_timeout_sec: 1800"} <= set(
+        map(str.strip, told.splitlines())
+    )
+    assert "other" in node("codex", "mcp", "list")
+
+
 def test_the_packer_makes_a_bundle_with_the_server_in_it(
     node: Node, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shlex
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -10,6 +12,7 @@ import pytest
 import typer.main
 from pydantic import ValidationError
 
+from halo_mcp import serve
 from halo_mcp.cli import app
 from halo_mcp.demo import write_demo
 from halo_mcp.server import build_tools
@@ -77,11 +80,27 @@ def test_every_tool_that_the_loop_needs_is_in_the_skill() -> None:
     assert left_out == {"query_traces", "run_code", "synthesize_traces"}
 
 
-def test_commands_of_the_shell_in_the_skill_exist() -> None:
-    verbs = set(getattr(typer.main.get_command(app), "commands"))  # noqa: B009
-    used = re.findall(r"halo-mcp ([a-z]+)\b", SKILL.read_text(encoding="utf-8"))
-    assert set(used) - verbs == set()
-    assert {"check", "install", "doctor", "serve"} <= set(used)
+def shell_commands() -> Iterator[tuple[str, list[str]]]:
+    """(file, arguments) of every ``halo-mcp`` command in the skill and the guides to clients and tracing."""
+    for path in (SKILL, ROOT / "docs" / "clients.md", ROOT / "docs" / "tracing.md"):
+        text = path.read_text(encoding="utf-8")
+        lines = [line for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL) for line in block.splitlines()]
+        for line in [*lines, *re.findall(r"`(halo-mcp [^`]*)`", text)]:
+            words = shlex.split(line, comments=True)
+            if words[:1] == ["halo-mcp"]:
+                yield path.stem, words[1:]
+
+
+@pytest.mark.parametrize(
+    "arguments", [pytest.param(words, id=f"{name}: {shlex.join(words)}") for name, words in shell_commands()]
+)
+def test_a_command_of_the_shell_is_one_that_the_command_line_takes(arguments: list[str]) -> None:
+    verb, *rest = arguments
+    if verb == "serve":
+        serve.parser().parse_args(rest)
+        return
+    verbs = getattr(typer.main.get_command(app), "commands")  # noqa: B009  # typer's own type does not tell of them
+    verbs[verb].make_context(verb, rest)
 
 
 def test_the_skill_is_found_by_its_name_and_is_short() -> None:
