@@ -33,6 +33,8 @@ class Settings:
     """What tokens cost, read from the file named by ``--prices``; without it no answer speaks of money."""
     soft_rules: tuple[str, ...] = DEFAULT_RULES
     """The soft-error rules that count as failures."""
+    repo_path: Path | None = None
+    """The source code of the traced agent, for the server's own agent to read; nothing is opened here."""
     origins: Mapping[str, Origin] = field(default_factory=dict[str, Origin])
 
 
@@ -86,6 +88,7 @@ def load_settings(
     roots: Sequence[Path] = (),
     prices: Path | None = None,
     soft_rules: str | None = None,
+    repo_path: Path | None = None,
     environ: Mapping[str, str] | None = None,
 ) -> Settings:
     """Settings from arguments (None and () mean "not given") and the environment. Raises: BadArgument."""
@@ -105,12 +108,14 @@ def load_settings(
     listed = choose("roots", os.pathsep.join(map(str, roots)) or None)
     table = choose("prices", None if prices is None else str(prices))
     rules = choose("soft_rules", soft_rules)
+    repository = choose("repo_path", None if repo_path is None else str(repo_path))
     return Settings(
         index_dir=Path(directory).expanduser().absolute() if directory else _default_index_dir(),
         deadline_s=_positive_seconds(deadline) if deadline else DEFAULT_DEADLINE_S,
         roots=tuple(Path(root).expanduser().resolve() for root in (listed or "").split(os.pathsep) if root),
         prices=read_prices(Path(table).expanduser()) if table else None,
         soft_rules=_rules(rules) if rules else DEFAULT_RULES,
+        repo_path=Path(repository) if repository else None,
         origins=origins,
     )
 

@@ -11,6 +11,7 @@ from halo_mcp.config import load_ask_settings, load_settings
 from halo_mcp.datasets import Datasets, parse_sources
 from halo_mcp.engine.settings import load_llm_settings
 from halo_mcp.errors import HaloError
+from halo_mcp.tools.repository import repository_at
 
 
 def parser() -> argparse.ArgumentParser:
@@ -39,6 +40,12 @@ def parser() -> argparse.ArgumentParser:
         metavar="NAME,...",
         help="which soft-error rules count as failures; none, or names [env: HALO_MCP_SOFT_RULES]",
     )
+    result.add_argument(
+        "--repo-path",
+        type=Path,
+        metavar="DIR",
+        help="source code of the traced agent, for the agent behind ask [env: HALO_MCP_REPO_PATH]",
+    )
     return result
 
 
@@ -52,8 +59,10 @@ def main(arguments: Sequence[str]) -> int:
             roots=given.root,
             soft_rules=given.soft_rules,
             prices=given.prices,
+            repo_path=given.repo_path,
         )
         llm, asking = load_llm_settings(), load_ask_settings()
+        repository = repository_at(settings.repo_path)
         datasets = Datasets(parse_sources(given.sources), settings, llm)
     except HaloError as error:
         sys.stderr.write(f"halo-mcp: {error}\n")
@@ -64,7 +73,7 @@ def main(arguments: Sequence[str]) -> int:
     from halo_mcp.transports import serve_stdio
 
     try:
-        anyio.run(serve_stdio, create_server(datasets, llm, asking))
+        anyio.run(serve_stdio, create_server(datasets, llm, asking, repository))
     finally:
         datasets.close()
     return 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 import anyio.to_thread
@@ -30,6 +30,9 @@ from halo_mcp.tools.investigation import Investigator, with_prices
 from halo_mcp.tools.publish import publish
 from halo_mcp.tools.serving import Serving
 
+if TYPE_CHECKING:
+    from halo_mcp.repo.tools import Repository
+
 INSTRUCTIONS: Final = """\
 Evidence about what AI agents did, from their OpenTelemetry traces: what fails, how often, in which traces, why.
 Use it to improve an agent harness (prompts, tools, retry logic) instead of reading trace files: counts are exact and
@@ -49,9 +52,12 @@ run_code; test one hypothesis: count_traces.
 CACHE_MS: Final = 3_600_000
 
 
-def build_tools(llm: LLMSettings | None = None) -> list[Tool]:
-    """Every tool, in the order in which clients list them; what `ask` says of itself depends on the settings."""
-    return [*(publish(entry) for entry in CATALOG), *ask_tools(llm or LLMSettings())]
+def build_tools(llm: LLMSettings | None = None, *, code: bool = False) -> list[Tool]:
+    """Every tool, in the order in which clients list them; what those that use a model say depends on the settings.
+
+    ``code``: the agent behind `ask` reads source code too.
+    """
+    return [*(publish(entry, llm) for entry in CATALOG), *ask_tools(llm or LLMSettings(), code=code)]
 
 
 class HaloServer(MCPServer[Serving]):
@@ -97,18 +103,21 @@ def _refused(text: str) -> CallToolResult:
 
 
 def create_server(
-    datasets: Datasets, llm: LLMSettings | None = None, ask_settings: AskSettings | None = None
+    datasets: Datasets,
+    llm: LLMSettings | None = None,
+    ask_settings: AskSettings | None = None,
+    repository: Repository | None = None,
 ) -> HaloServer:
     """The server over these datasets, ready to run on any transport. Reads no file: the first call does.
 
-    Without ``llm`` nothing is ever sent to a model.
+    Without ``llm`` nothing is ever sent to a model; with it, also parts of ``repository``.
     """
     llm = with_prices(llm or LLMSettings(), datasets.settings.prices)
     ask_settings = ask_settings or AskSettings()
 
     @asynccontextmanager
     async def lifespan(_: MCPServer[Serving]) -> AsyncGenerator[Serving]:
-        investigator = Investigator(datasets, llm, ask_settings)
+        investigator = Investigator(datasets, llm, ask_settings, repository)
         async with anyio.create_task_group() as group:
             try:
                 yield Serving(datasets, Jobs(ask_settings, group), investigator)
@@ -125,7 +134,7 @@ def create_server(
         instructions=INSTRUCTIONS,
         log_level="WARNING",
         lifespan=lifespan,
-        tools=build_tools(llm),
+        tools=build_tools(llm, code=repository is not None),
         cache_hints={"tools/list": hint, "prompts/list": hint, "resources/templates/list": hint},
     )
 

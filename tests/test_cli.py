@@ -382,6 +382,7 @@ def test_an_argument_wins_over_the_environment_and_that_over_the_default(tmp_pat
         "HALO_MCP_ROOTS": f"{tmp_path / 'a'}{os.pathsep}{tmp_path / 'b'}",
         "HALO_MCP_SOFT_RULES": "refusal, timeout",
         "HALO_MCP_PRICES": str(prices),
+        "HALO_MCP_REPO_PATH": "agent",
     }
     default = load_settings(environ={})
     assert (default.deadline_s, default.roots, set(default.origins.values())) == (DEFAULT_DEADLINE_S, (), {"default"})
@@ -389,6 +390,7 @@ def test_an_argument_wins_over_the_environment_and_that_over_the_default(tmp_pat
     assert (from_environment.index_dir, from_environment.deadline_s) == (tmp_path / "env", 7.0)
     assert from_environment.roots == (tmp_path / "a", tmp_path / "b")
     assert from_environment.soft_rules == ("refusal", "timeout")
+    assert from_environment.repo_path == Path("agent")
     assert set(from_environment.origins.values()) == {"environment"}
     given = load_settings(
         index_dir=tmp_path / "arg",
@@ -396,6 +398,7 @@ def test_an_argument_wins_over_the_environment_and_that_over_the_default(tmp_pat
         roots=[tmp_path],
         soft_rules="none",
         prices=prices,
+        repo_path=tmp_path,
         environ=environment,
     )
     assert given.soft_rules == ()

@@ -17,7 +17,7 @@ LAYERS = (
     {"sandbox", "engine", "repo", "config", "clients", "junit"},
     {"datasets", "jobs", "runs", "transcript"},
     {"tools", "install"},
-    {"server", "transports", "terminal", "demo", "tour"},
+    {"server", "transports", "terminal", "cli_llm", "demo", "tour"},
     {"serve", "doctor", "cli_analysis", "cli_check", "cli_verify", "cli_ask", "cli_synthesize", "cli_install"},
     {"cli"},
     {"__main__"},

@@ -10,7 +10,16 @@ import anyio
 from pydantic import ValidationError
 
 from halo_mcp.engine.compaction import compact, shrink
-from halo_mcp.engine.prompts import AFTER_REFUSAL, CALL_SUBAGENT, CONTEXT_ITEM, FINAL_ANSWER, NUDGE, RESCUE, budget_note
+from halo_mcp.engine.prompts import (
+    AFTER_REFUSAL,
+    CALL_SUBAGENT,
+    CONTEXT_ITEM,
+    FINAL_ANSWER,
+    NUDGE,
+    REJECTED,
+    RESCUE,
+    budget_note,
+)
 from halo_mcp.engine.requests import ask_model
 from halo_mcp.engine.run import Run
 from halo_mcp.engine.salvage import salvage
@@ -207,7 +216,7 @@ async def _final(run: Run, agent: Agent, call: Call) -> str:
         agent.draft = answer
         run.emit(agent, "rejected", problems=[*verdict.problems])
         listed = "\n".join(f"- {problem}" for problem in verdict.problems)
-        return f"Not accepted yet: correct or drop what cannot be confirmed, then call final_answer again:\n{listed}"
+        return f"{REJECTED}\n{listed}"
     agent.result = AgentResult(
         "partial" if agent.stop else "complete",
         answer.answer,

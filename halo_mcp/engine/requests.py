@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import random
 import re
 import time
@@ -138,10 +140,15 @@ def _priced(run: Run, agent: Agent, model: str, usage: Usage) -> Usage:
 
 
 async def one_call(run: Run, agent: Agent, system: str, text: str, tool: ToolSpec, model: str = "") -> Json:
-    """One question that is answered by the arguments of one forced tool call; nothing is kept of it.
+    """One question that is answered by the arguments of one forced tool call, without a conversation.
 
-    For work that needs no agent, such as reading a batch of digests. Raises: EngineError.
+    For work that needs no agent, such as reading a batch of digests. The same question is paid for once in a run.
+    Raises: EngineError.
     """
+    sent = json.dumps([model or agent.model, system, text, tool.name])
+    key = hashlib.sha256(sent.encode()).hexdigest()
+    if key in run.singles:
+        return run.singles[key]
     request = Request(model or agent.model, system, [Message("user", text)], tools=[tool], force=tool.name)
     turn = await ask_model(run, agent, request)
     found = next((call.parse() for call in turn.calls if call.name == tool.name), None)
@@ -149,6 +156,8 @@ async def one_call(run: Run, agent: Agent, system: str, text: str, tool: ToolSpe
         found = _json_in(turn.text)
     if found is None:
         raise MalformedReply(f"the model did not call {tool.name} with a JSON object")
+    run.singles[key] = found
+    await run.save()
     return found
 
 

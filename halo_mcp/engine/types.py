@@ -121,6 +121,15 @@ class Evidence(_Strict):
     quote: str | None = Field(default=None, description="Verbatim text from the span, at least 8 letters or digits.")
 
 
+class CodeEvidence(_Strict):
+    """Where the cause of a claim stands in the source code."""
+
+    path: str
+    line: int = Field(ge=1)
+    end_line: int | None = Field(default=None, ge=1, description="The last line, when it is more than one.")
+    quote: str | None = Field(default=None, description="Verbatim text of these lines, without their numbers.")
+
+
 class CountCheck(_Strict):
     """A count that can be run again."""
 
@@ -134,6 +143,7 @@ class Finding(_Strict):
     claim: str
     severity: Literal["high", "medium", "low", "info"] = "info"
     evidence: list[Evidence] = Field(default_factory=list[Evidence])
+    code: list[CodeEvidence] = Field(default_factory=list[CodeEvidence])
     check: CountCheck | None = Field(default=None, description="How often it happens, as a count to re-run.")
     counterexample: Evidence | None = Field(default=None, description="Where the claim should hold but does not.")
 
