@@ -13,6 +13,7 @@ import typer
 from halo_mcp import cli_analysis as cli_analysis  # adds its verbs to ``app``
 from halo_mcp import cli_ask as cli_ask
 from halo_mcp import cli_check as cli_check
+from halo_mcp import cli_install as cli_install
 from halo_mcp import cli_synthesize as cli_synthesize
 from halo_mcp import cli_verify as cli_verify
 from halo_mcp.config import load_settings

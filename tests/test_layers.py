@@ -14,11 +14,11 @@ PACKAGE = Path(__file__).parent.parent / "halo_mcp"
 LAYERS = (
     {"errors", "__version__"},
     {"index"},
-    {"sandbox", "engine", "repo", "config", "junit"},
+    {"sandbox", "engine", "repo", "config", "clients", "junit"},
     {"datasets", "jobs", "runs", "transcript"},
-    {"tools"},
+    {"tools", "install"},
     {"server", "transports", "terminal", "cli_llm", "demo", "tour"},
-    {"serve", "doctor", "cli_analysis", "cli_check", "cli_verify", "cli_ask", "cli_synthesize"},
+    {"serve", "doctor", "cli_analysis", "cli_check", "cli_verify", "cli_ask", "cli_synthesize", "cli_install"},
     {"cli"},
     {"__main__"},
 )
