@@ -104,7 +104,7 @@ def _scopes(claims: dict[str, Any]) -> list[str]:
 
 
 def _jwks_of(issuer: str) -> str:
-    """Where an issuer's metadata (RFC 8414, else OpenID Connect) says that its keys are. Raises: OSError, ValueError."""
+    """Where an issuer's metadata (RFC 8414, else OpenID Connect) says its keys are. Raises: OSError, ValueError."""
     parts = urlsplit(issuer)
     path = parts.path.rstrip("/")
     base = f"{parts.scheme}://{parts.netloc}"
