@@ -172,7 +172,10 @@ def _about(kind: _Kind, help_text: str) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class HttpSettings:
-    """How ``serve --http`` listens. Field ``x_y`` has the option ``--x-y`` and the variable ``HALO_MCP_HTTP_X_Y``."""
+    """How ``serve --http`` listens. Field ``x_y`` has the option ``--x-y`` and the variable ``HALO_MCP_HTTP_X_Y``.
+
+    The option of a list is in the singular, and may be repeated.
+    """
 
     host: str = "127.0.0.1"
     port: int = 8000
@@ -245,6 +248,14 @@ class HttpSettings:
             return False
 
 
+def http_option(name: str) -> str:
+    """The option of a field of HttpSettings; of a list it takes one value, and may be repeated."""
+    kinds = {item.name: item.metadata["kind"] for item in http_options()}
+    if kinds[name] == "list":
+        name = re.sub("ie$", "y", name.removesuffix("s"))
+    return f"--{name.replace('_', '-')}"
+
+
 def http_options() -> list[Any]:
     """The fields of HttpSettings that have an option and a variable, in order."""
     return [item for item in fields(HttpSettings) if item.metadata]
@@ -288,8 +299,9 @@ def _http_value(name: str, kind: _Kind, found: Any) -> Any:
     except ValueError:
         value = 0
     if not 0 < value < float("inf"):
-        option = name.replace("_", "-")
-        raise BadArgument(f"{name}={found!r} is not a number above 0 (--{option}, HALO_MCP_HTTP_{name.upper()}).")
+        raise BadArgument(
+            f"{name}={found!r} is not a number above 0 ({http_option(name)}, HALO_MCP_HTTP_{name.upper()})."
+        )
     return value
 
 

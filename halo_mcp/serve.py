@@ -13,6 +13,7 @@ from typing import Any, Final
 from halo_mcp.config import (
     DEFAULT_ADDRESS,
     HttpSettings,
+    http_option,
     http_options,
     load_ask_settings,
     load_http_settings,
@@ -93,7 +94,7 @@ def _http_settings(given: argparse.Namespace) -> HttpSettings | None:
         return load_http_settings(address, options)
     for name, value in options.items():
         if value not in (None, []):
-            raise BadArgument(f"--{name.replace('_', '-')} is for serving over HTTP: add --http.")
+            raise BadArgument(f"{http_option(name)} is for serving over HTTP: add --http.")
     return None
 
 

@@ -153,7 +153,9 @@ def _listening(settings: HttpSettings) -> Generator[socket.socket]:
         listener = socket.create_server(address, family=family, backlog=2048)
     except OSError as error:
         where = f"{settings.host}:{settings.port}"
-        raise BadArgument(f"The server cannot listen on {where}: {error.strerror or error}.") from error
+        unknown_name = isinstance(error, socket.gaierror)  # its number is none of the system's
+        reason = os.strerror(error.errno) if error.errno and not unknown_name else error.strerror or error
+        raise BadArgument(f"The server cannot listen on {where}: {reason}.") from error
     with listener:
         listener.setblocking(False)
         yield listener

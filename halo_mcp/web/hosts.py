@@ -63,7 +63,7 @@ def names_of(settings: HttpSettings, port: int) -> Names:
     for text in settings.allowed_hosts:
         parsed = _host_port(text)
         if parsed is None:
-            raise BadArgument(f"--allowed-hosts takes NAME or NAME:PORT, not {text!r}.")
+            raise BadArgument(f"--allowed-host takes NAME or NAME:PORT, not {text!r}.")
         hosts.add(parsed)
     for text in (*settings.allowed_origins, *([settings.public_url] if settings.public_url else [])):
         try:
@@ -127,9 +127,9 @@ class OnlyForUs:
             headers = Headers(scope=scope)
             hosts, origins = headers.getlist("host"), headers.getlist("origin")
             if len(hosts) != 1 or not self.names.answers_host(hosts[0]):
-                await refuse(send, 421, "This server does not go by the name in the Host header (--allowed-hosts).")
+                await refuse(send, 421, "This server does not go by the name in the Host header (--allowed-host).")
                 return
             if not all(self.names.answers_origin(origin) for origin in origins):
-                await refuse(send, 403, "Pages of this Origin may not call this server (--allowed-origins).")
+                await refuse(send, 403, "Pages of this Origin may not call this server (--allowed-origin).")
                 return
         await self.app(scope, receive, send)
