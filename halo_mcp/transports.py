@@ -162,7 +162,6 @@ def _listening(settings: HttpSettings) -> Generator[socket.socket]:
 
 
 def _url(settings: HttpSettings, port: int) -> str:
-    if settings.public_url:
-        return settings.public_url
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    return f"{'https' if settings.tls_cert else 'http'}://{host}:{port}/mcp"
+    public = f" as {settings.public_url}" if settings.public_url else ""
+    return f"{'https' if settings.tls_cert else 'http'}://{host}:{port}/mcp{public}"

@@ -155,5 +155,5 @@ async def serving_http(
 ) -> AsyncGenerator[HttpServer]:
     """A server that listens; ``arguments`` begin with its sources."""
     async with started(tmp_path, *arguments, "--http", address, program=program, variables=variables) as server:
-        server.url = (await server.said(r"serving (\S+)$"))[1].replace("0.0.0.0", "127.0.0.1")
+        server.url = (await server.said(r"serving (\S+)"))[1].replace("0.0.0.0", "127.0.0.1")
         yield server

@@ -138,12 +138,12 @@ async def test_a_signal_under_load_cancels_what_runs_and_ends_with_0(
     tmp_path: Path, era: Era, plug: str, sign: str
 ) -> None:
     arguments = [str(traces(tmp_path)), "--grace-s", "0.2"]
+    statuses: list[int] = []
     async with (
         serving_http(tmp_path, *arguments, program=plugged(plug)) as server,
         server.raw(era) as client,
         anyio.create_task_group() as group,
     ):
-        statuses: list[int] = []
 
         async def call(number: int) -> None:
             try:

@@ -40,10 +40,10 @@ async def test_a_question_over_http_is_answered_with_progress_and_no_key(tmp_pat
     async def note(progress: float, total: float | None, message: str | None) -> None:
         received.append(progress)
 
-    async with FakeLLM([LOOK, answer("Billing is slow.", findings=[GOOD])]) as model:
-        async with asked(tmp_path, model) as server, server.client(era) as caller:
-            arguments: dict[str, Any] = {"question": "What fails?", "response_format": "json"}
-            result = await caller.client.call_tool("ask", arguments, progress_callback=note)
+    script = [LOOK, answer("Billing is slow.", findings=[GOOD])]
+    async with FakeLLM(script) as model, asked(tmp_path, model) as server, server.client(era) as caller:
+        arguments: dict[str, Any] = {"question": "What fails?", "response_format": "json"}
+        result = await caller.client.call_tool("ask", arguments, progress_callback=note)
     found: dict[str, Any] = result.structured_content or {}
     assert (found["status"], found["citations"]["verified"]) == ("complete", 1)
     assert KEY not in result.model_dump_json()
