@@ -208,17 +208,17 @@ class HttpSettings:
     tls_cert: Path | None = field(default=None, metadata=_about("path", "certificate chain (PEM), to serve https"))
     tls_key: Path | None = field(default=None, metadata=_about("path", "its private key (PEM)"))
     max_body_bytes: int = field(default=1_048_576, metadata=_about("count", "longest request body; answer 413"))
-    body_timeout_s: float = field(
-        default=30.0, metadata=_about("number", "seconds a request body may take to arrive; answer 408")
+    request_timeout_s: float = field(
+        default=30.0, metadata=_about("number", "seconds a request may take to arrive; answer 408")
     )
     rate_per_s: float = field(
-        default=50.0, metadata=_about("number", "requests a client may send per second, on average; answer 429")
+        default=200.0, metadata=_about("number", "requests a client may send per second, on average; answer 429")
     )
-    burst: int = field(default=200, metadata=_about("count", "requests a client may send at once; answer 429"))
-    max_calls: int = field(default=16, metadata=_about("count", "calls of one client at the same time; answer 429"))
+    burst: int = field(default=500, metadata=_about("count", "requests a client may send at once; answer 429"))
+    max_calls: int = field(default=32, metadata=_about("count", "calls of one client at the same time; answer 429"))
     max_streams: int = field(default=32, metadata=_about("count", "open event streams of one client; answer 429"))
     max_server_calls: int = field(
-        default=64, metadata=_about("count", "calls of all clients at the same time; answer 503")
+        default=128, metadata=_about("count", "calls of all clients at the same time; answer 503")
     )
     max_sessions: int = field(
         default=1_000, metadata=_about("count", "open sessions (protocol versions before 2026-07-28); answer 503")
@@ -308,11 +308,12 @@ def _http_value(name: str, kind: _Kind, found: Any) -> Any:
 def _address(text: str) -> tuple[str, int]:
     """(host, port) of HOST:PORT, [IPV6]:PORT, :PORT or PORT. Raises: BadArgument."""
     host, colon, port = text.rpartition(":")
-    if text.isdigit():
+    if text.isascii() and text.isdigit():
         host, colon, port = "", ":", text
-    host = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    bracketed = host.startswith("[") and host.endswith("]")
+    host = host[1:-1] if bracketed else host
     whole = bool(colon) and port.isascii() and port.isdigit() and int(port) < 65_536
-    if not whole or (":" in host and not _is_ipv6(host)):
+    if not whole or bracketed != _is_ipv6(host):
         raise BadArgument(
             f"--http takes HOST:PORT, not {text!r}: for example {DEFAULT_ADDRESS}, or 0.0.0.0:8000 for all interfaces. "
             "Name trace files before --http."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+import asyncio
 import os
 import signal
 import socket
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 _SPARE_THREADS: Final = 64
 """Beyond one for each call at work: for abandoned work that has yet to notice, and for what questions run inside."""
 _LAST_CONNECTIONS_S: Final = 5
-_log = logging.getLogger(__name__)
 
 
 async def serve_stdio(server: MCPServer[Any]) -> None:
@@ -83,7 +82,7 @@ async def serve_http(server: MCPServer[Any], settings: HttpSettings) -> int:
         threads.total_tokens = settings.max_server_calls + _SPARE_THREADS
         config = uvicorn.Config(
             app,
-            http="h11",
+            http=_impatient(settings.request_timeout_s),
             ws="none",
             lifespan="on",
             log_config=None,
@@ -118,6 +117,23 @@ def _runner(config: uvicorn.Config) -> uvicorn.Server:
             yield
 
     return Runner(config)
+
+
+def _impatient(timeout_s: float) -> type[asyncio.Protocol]:
+    """uvicorn's HTTP/1.1, which would wait for ever for the head of a connection's first request."""
+    from uvicorn.protocols.http.h11_impl import H11Protocol
+
+    class Impatient(H11Protocol):
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+            super().connection_made(transport)
+            self.loop.call_later(timeout_s, self._close_if_silent)
+
+        def _close_if_silent(self) -> None:
+            begun = getattr(self, "cycle", None) is not None  # its type says always; it is None until the first request
+            if not begun and not self.transport.is_closing():
+                self.transport.close()
+
+    return Impatient
 
 
 async def _stop_on_signal(runner: uvicorn.Server, calls: Calls) -> None:

@@ -86,7 +86,7 @@ class Calls:
             client = client_of(scope)
             self.limits.request(client)
             if scope["method"] == "POST":
-                with self.limits.using(client, "reading"), anyio.fail_after(self.settings.body_timeout_s):
+                with self.limits.using(client, "reading"), anyio.fail_after(self.settings.request_timeout_s):
                     posted = _posted(await self._body(scope, receive))
             if scope["method"] == "GET" or posted.method == _LISTEN:
                 with self.limits.using(client, "stream"), self._cancellable(self._streams) as ending:
@@ -102,7 +102,7 @@ class Calls:
             most = self.settings.max_body_bytes
             await refuse(send, 413, f"The request is too large: a body may have {most:,} bytes.")
         except TimeoutError:
-            await refuse(send, 408, f"The request body did not arrive within {self.settings.body_timeout_s:g} s.")
+            await refuse(send, 408, f"The request did not arrive within {self.settings.request_timeout_s:g} s.")
         except _Disconnected:
             return
 

@@ -32,6 +32,13 @@ _METADATA_BYTES: Final = 1_000_000
 _log = logging.getLogger(__name__)
 
 
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    """What another place says counts for nothing."""
+
+    def redirect_request(self, req: Any, fp: Any, code: Any, msg: Any, headers: Any, newurl: Any) -> None:
+        return None
+
+
 class NoKeys(AuthenticationError):
     """The keys of the authorization server cannot be had: no token can be judged now."""
 
@@ -114,7 +121,7 @@ def _jwks_of(issuer: str) -> str:
         f"{base}{path}/.well-known/openid-configuration",
     ):
         try:
-            with urllib.request.urlopen(url, timeout=FETCH_S) as response:
+            with urllib.request.build_opener(_NoRedirects).open(url, timeout=FETCH_S) as response:
                 metadata: Any = json.loads(response.read(_METADATA_BYTES))
         except (OSError, ValueError) as error:
             found.append(f"{url}: {error}")

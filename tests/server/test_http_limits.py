@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -107,7 +108,7 @@ async def test_a_body_that_is_too_large_is_refused_before_it_is_read(tmp_path: P
         answer = await client.call(1, "count_traces", filters={"trace_ids": ["x" * 3_000]})
         assert (answer.status_code, "2,000 bytes" in error_of(answer)) == (413, True)
 
-        async def parts() -> Any:
+        async def parts() -> AsyncGenerator[bytes]:
             for _ in range(100):
                 yield b" " * 100
 
@@ -117,13 +118,17 @@ async def test_a_body_that_is_too_large_is_refused_before_it_is_read(tmp_path: P
 
 
 async def test_a_body_that_does_not_arrive_is_given_up_while_others_are_answered(tmp_path: Path) -> None:
-    arguments = [str(traces(tmp_path)), "--body-timeout-s", "0.3", "--max-calls", "1"]
+    arguments = [str(traces(tmp_path)), "--request-timeout-s", "0.3", "--max-calls", "1"]
     async with serving_http(tmp_path, *arguments) as server, server.client() as caller:
         port = int(server.base.rpartition(":")[2])
         async with await anyio.connect_tcp("127.0.0.1", port) as slow:
             head = f"POST /mcp HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\ncontent-length: 100\r\n\r\n{{"
             await slow.send(head.encode())
             assert (await slow.receive()).startswith(b"HTTP/1.1 408 ")
+        async with await anyio.connect_tcp("127.0.0.1", port) as slower:
+            await slower.send(b"POST /mcp HTT")
+            with pytest.raises(anyio.EndOfStream):
+                await slower.receive()
         assert (await caller.json("count_traces"))["total"] == 2
 
 
@@ -145,7 +150,7 @@ async def test_a_client_at_its_limit_of_calls_can_still_cancel_and_read_the_refu
     ):
         async with anyio.create_task_group() as group:
             for _ in range(2):
-                group.start_soon(caller.client.call_tool, "count_traces", {})
+                group.start_soon(caller.text, "count_traces")
                 await server.said("^building$")
             with pytest.raises(Exception, match="Too many calls at the same time: 2 are allowed"):
                 await caller.client.call_tool("no_such_tool", {})
@@ -173,7 +178,7 @@ async def test_many_calls_that_never_end_hold_up_no_other_client(tmp_path: Path)
             await server.said("^building$")
         async with server.raw(token=tokens[3]) as client:
             answer = await client.call(1, "query_sql", sql="x" * 10, dataset="nowhere")
-        assert "There is no dataset" in answer.text or "No dataset" in answer.text or "nowhere" in answer.text
+        assert "nowhere" in answer.text
         group.cancel_scope.cancel()
 
 
