@@ -402,9 +402,12 @@ def test_an_argument_wins_over_the_environment_and_that_over_the_default(tmp_pat
         roots=[tmp_path],
         soft_rules="none",
         prices=prices,
+        enable=["run_code"],
+        disable=["ask", "query_sql"],
         environ=environment,
     )
     assert given.soft_rules == ()
+    assert (given.enable, given.disable) == (("run_code",), ("ask", "query_sql"))
     assert (given.index_dir, given.deadline_s, given.roots) == (tmp_path / "arg", 3.0, (tmp_path,))
     assert set(given.origins.values()) == {"argument"}
     assert load_settings(environ={"HALO_MCP_DEADLINE_S": " "}).origins["deadline_s"] == "default"

@@ -150,7 +150,7 @@ class Calls:
         async def heard() -> Message:
             nonlocal gone
             message = await replayed()
-            gone = gone or message["type"] == "http.disconnect"
+            gone = gone or (message["type"] == "http.disconnect" and not finished)
             return message
 
         try:

@@ -267,7 +267,7 @@ async def test_access_tokens_open_the_server_and_its_metadata_says_who_issues_th
             *(str(traces(tmp_path)), "--oauth-issuer", issuer.issuer, "--public-url", AUDIENCE),
             *("--oauth-scope", "traces:read", "--allowed-host", "127.0.0.1"),
         ]
-        async with serving_http(tmp_path, *arguments, variables={"HALO_MCP_HTTP": "x"}) as server:
+        async with serving_http(tmp_path, *arguments) as server:
             async with server.client(era, issuer.token("ec")) as caller:
                 assert (await caller.json("count_traces"))["total"] == 2
             metadata = "/.well-known/oauth-protected-resource/mcp"
