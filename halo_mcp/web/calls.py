@@ -8,7 +8,6 @@ be resumed), so it is cancelled like the client would: by ``notifications/cancel
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,8 +25,8 @@ from halo_mcp.web.limits import Limits, TooMuch
 
 MCP_PATH: Final = "/mcp"
 _SESSION: Final = "mcp-session-id"
+_DISCARD_S: Final = 1.0
 _LISTEN: Final = "subscriptions/listen"
-_log = logging.getLogger(__name__)
 
 
 class _BodyTooLarge(Exception):
@@ -99,6 +98,7 @@ class Calls:
         except TooMuch as error:
             await refuse_for_now(send, 503 if error.by_all else 429, str(error), error.after_s, posted.id)
         except _BodyTooLarge:
+            await _discard(receive)
             most = self.settings.max_body_bytes
             await refuse(send, 413, f"The request is too large: a body may have {most:,} bytes.")
         except TimeoutError:
@@ -201,6 +201,13 @@ def _posted(body: bytes) -> _Posted:
     identifier, method = members.get("id"), members.get("method")
     known = isinstance(identifier, str | int) and isinstance(method, str)
     return _Posted(body, identifier if known else None, str(method) if known else "")
+
+
+async def _discard(receive: Receive) -> None:
+    """Throw away what still arrives, for a moment: a connection closed on unread bytes loses its answer."""
+    with anyio.move_on_after(_DISCARD_S):
+        while (await receive()).get("more_body", False):
+            pass
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
