@@ -39,6 +39,8 @@ class Settings:
     """Tools that are on although they are off by default where others can connect."""
     disable: tuple[str, ...] = ()
     """Tools that are off: not listed, and not callable."""
+    repo_path: Path | None = None
+    """The source code of the traced agent, for the server's own agent to read; nothing is opened here."""
     origins: Mapping[str, Origin] = field(default_factory=dict[str, Origin])
 
 
@@ -94,6 +96,7 @@ def load_settings(
     soft_rules: str | None = None,
     enable: Sequence[str] = (),
     disable: Sequence[str] = (),
+    repo_path: Path | None = None,
     environ: Mapping[str, str] | None = None,
 ) -> Settings:
     """Settings from arguments (None and () mean "not given") and the environment. Raises: BadArgument."""
@@ -115,6 +118,7 @@ def load_settings(
     rules = choose("soft_rules", soft_rules)
     switched_on = choose("enable", ",".join(enable) or None)
     switched_off = choose("disable", ",".join(disable) or None)
+    repository = choose("repo_path", None if repo_path is None else str(repo_path))
     return Settings(
         index_dir=Path(directory).expanduser().absolute() if directory else _default_index_dir(),
         deadline_s=_positive_seconds(deadline) if deadline else DEFAULT_DEADLINE_S,
@@ -123,6 +127,7 @@ def load_settings(
         soft_rules=_rules(rules) if rules else DEFAULT_RULES,
         enable=_names(switched_on),
         disable=_names(switched_off),
+        repo_path=Path(repository) if repository else None,
         origins=origins,
     )
 

@@ -22,6 +22,7 @@ from halo_mcp.config import (
 from halo_mcp.datasets import Datasets, parse_sources
 from halo_mcp.engine.settings import load_llm_settings
 from halo_mcp.errors import BadArgument, HaloError
+from halo_mcp.tools.repository import repository_at
 
 _CLOSE_S: Final = 2.0
 
@@ -53,6 +54,12 @@ def parser() -> argparse.ArgumentParser:
         help="which soft-error rules count as failures; none, or names [env: HALO_MCP_SOFT_RULES]",
     )
     result.add_argument(
+        "--repo-path",
+        type=Path,
+        metavar="DIR",
+        help="source code of the traced agent, for the agent behind ask [env: HALO_MCP_REPO_PATH]",
+    )
+    result.add_argument(
         "--disable",
         metavar="TOOL",
         action="append",
@@ -76,9 +83,8 @@ def parser() -> argparse.ArgumentParser:
     group = result.add_argument_group("with --http", "each has a variable HALO_MCP_HTTP_...; lists take commas")
     for item in http_options():
         several: dict[str, Any] = {"action": "append", "default": []} if item.metadata["kind"] == "list" else {}
-        group.add_argument(
-            f"--{item.name.replace('_', '-')}", help=_help(item.metadata["help"], item.default), **several
-        )
+        words = _help(item.metadata["help"], item.default)
+        group.add_argument(http_option(item.name), dest=item.name, help=words, **several)
     return result
 
 
@@ -110,9 +116,11 @@ def main(arguments: Sequence[str]) -> int:
             prices=given.prices,
             enable=given.enable,
             disable=given.disable,
+            repo_path=given.repo_path,
         )
         http = _http_settings(given)
         llm, asking = load_llm_settings(), load_ask_settings()
+        repository = repository_at(settings.repo_path)
         datasets = Datasets(parse_sources(given.sources), settings, llm)
     except HaloError as error:
         sys.stderr.write(f"halo-mcp: {error}\n")
@@ -123,7 +131,7 @@ def main(arguments: Sequence[str]) -> int:
     from halo_mcp.transports import serve_http, serve_stdio
 
     try:
-        server = create_server(datasets, llm, asking, for_others=http is not None and not http.local)
+        server = create_server(datasets, llm, asking, repository, for_others=http is not None and not http.local)
         if http is None:
             anyio.run(serve_stdio, server)
         else:

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Collection, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 import anyio.to_thread
@@ -30,6 +30,9 @@ from halo_mcp.tools.catalog import CATALOG
 from halo_mcp.tools.investigation import Investigator, with_prices
 from halo_mcp.tools.publish import publish
 from halo_mcp.tools.serving import Serving
+
+if TYPE_CHECKING:
+    from halo_mcp.repo.tools import Repository
 
 INSTRUCTIONS: Final = """\
 Evidence about what AI agents did, from their OpenTelemetry traces: what fails, how often, in which traces, why.
@@ -55,11 +58,15 @@ SPENDERS: Final = (ASK, "synthesize_traces")
 CACHE_MS: Final = 3_600_000
 
 
-def build_tools(llm: LLMSettings | None = None, off: Collection[str] = ()) -> list[Tool]:
-    """Every tool but those in ``off``, in the order in which clients list them; what `ask` says of itself depends on
-    the settings."""
+def build_tools(llm: LLMSettings | None = None, off: Collection[str] = (), *, code: bool = False) -> list[Tool]:
+    """Every tool but those in ``off``, in the order in which clients list them; what those that use a model say
+    depends on the settings.
+
+    ``code``: the agent behind `ask` reads source code too.
+    """
     entries = [entry for entry in CATALOG if entry.function.__name__ not in off]
-    return [*map(publish, entries), *(tool for tool in ask_tools(llm or LLMSettings()) if tool.name not in off)]
+    asking = ask_tools(llm or LLMSettings(), code=code)
+    return [*(publish(entry, llm) for entry in entries), *(tool for tool in asking if tool.name not in off)]
 
 
 def switched_off(settings: Settings, llm: LLMSettings, for_others: bool) -> frozenset[str]:
@@ -123,13 +130,14 @@ def create_server(
     datasets: Datasets,
     llm: LLMSettings | None = None,
     ask_settings: AskSettings | None = None,
+    repository: Repository | None = None,
     *,
     for_others: bool = False,
 ) -> HaloServer:
     """The server over these datasets, ready to run on any transport. Reads no file: the first call does.
 
-    Without ``llm`` nothing is ever sent to a model. ``for_others``: not only this machine can connect. Raises:
-    BadArgument.
+    Without ``llm`` nothing is ever sent to a model; with it, also parts of ``repository``. ``for_others``: not only
+    this machine can connect. Raises: BadArgument.
     """
     llm = with_prices(llm or LLMSettings(), datasets.settings.prices)
     off = switched_off(datasets.settings, llm, for_others)
@@ -139,7 +147,7 @@ def create_server(
 
     @asynccontextmanager
     async def lifespan(_: MCPServer[Serving]) -> AsyncGenerator[Serving]:
-        investigator = Investigator(datasets, llm, ask_settings)
+        investigator = Investigator(datasets, llm, ask_settings, repository)
         async with anyio.create_task_group() as group:
             try:
                 yield Serving(datasets, Jobs(ask_settings, group), investigator)
@@ -156,7 +164,7 @@ def create_server(
         instructions=INSTRUCTIONS.replace("query_sql,\nrun_code;", "query_sql;") if RUN_CODE in off else INSTRUCTIONS,
         log_level="WARNING",
         lifespan=lifespan,
-        tools=build_tools(llm, off),
+        tools=build_tools(llm, off, code=repository is not None),
         cache_hints={"tools/list": hint, "prompts/list": hint, "resources/templates/list": hint},
     )
 

@@ -56,10 +56,11 @@ def opened(
     deadline_s: float | None = None,
     prices: Path | None = None,
     llm: LLMSettings | None = None,
+    repo_path: Path | None = None,
 ) -> Datasets:
     if not sources:
         raise BadArgument(_NO_SOURCE)
-    settings = load_settings(index_dir=index_dir, deadline_s=deadline_s, prices=prices)
+    settings = load_settings(index_dir=index_dir, deadline_s=deadline_s, prices=prices, repo_path=repo_path)
     return Datasets(parse_sources(sources), settings, llm)
 
 

@@ -387,6 +387,7 @@ def test_an_argument_wins_over_the_environment_and_that_over_the_default(tmp_pat
         "HALO_MCP_PRICES": str(prices),
         "HALO_MCP_ENABLE": "ask",
         "HALO_MCP_DISABLE": "run_code, query_sql",
+        "HALO_MCP_REPO_PATH": "agent",
     }
     default = load_settings(environ={})
     assert (default.deadline_s, default.roots, set(default.origins.values())) == (DEFAULT_DEADLINE_S, (), {"default"})
@@ -395,6 +396,7 @@ def test_an_argument_wins_over_the_environment_and_that_over_the_default(tmp_pat
     assert from_environment.roots == (tmp_path / "a", tmp_path / "b")
     assert from_environment.soft_rules == ("refusal", "timeout")
     assert (from_environment.enable, from_environment.disable) == (("ask",), ("run_code", "query_sql"))
+    assert from_environment.repo_path == Path("agent")
     assert set(from_environment.origins.values()) == {"environment"}
     given = load_settings(
         index_dir=tmp_path / "arg",
@@ -404,6 +406,7 @@ def test_an_argument_wins_over_the_environment_and_that_over_the_default(tmp_pat
         prices=prices,
         enable=["run_code"],
         disable=["ask", "query_sql"],
+        repo_path=tmp_path,
         environ=environment,
     )
     assert given.soft_rules == ()

@@ -17,7 +17,7 @@ LAYERS = (
     {"sandbox", "engine", "repo", "config", "junit"},
     {"datasets", "jobs", "runs", "transcript"},
     {"tools", "web"},
-    {"server", "transports", "terminal", "demo", "tour"},
+    {"server", "transports", "terminal", "cli_llm", "demo", "tour"},
     {"serve", "doctor", "cli_analysis", "cli_check", "cli_verify", "cli_ask", "cli_synthesize"},
     {"cli"},
     {"__main__"},

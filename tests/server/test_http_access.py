@@ -265,7 +265,7 @@ async def test_access_tokens_open_the_server_and_its_metadata_says_who_issues_th
     async with authority() as issuer:
         arguments = [
             *(str(traces(tmp_path)), "--oauth-issuer", issuer.issuer, "--public-url", AUDIENCE),
-            *("--oauth-scope", "traces:read", "--allowed-host", "127.0.0.1"),
+            *("--oauth-scope", "traces:read", "--trusted-proxy", "10.9.9.9", "--allowed-host", "127.0.0.1"),
         ]
         async with serving_http(tmp_path, *arguments) as server:
             async with server.client(era, issuer.token("ec")) as caller:
