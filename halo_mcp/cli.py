@@ -90,7 +90,7 @@ def _internal_error(error: Exception) -> int:
 
 @app.command(
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
-    help="Serve traces to an MCP client over standard input and output (serve --help lists the options).",
+    help="Serve traces to MCP clients, over stdio or HTTP (serve --help lists the options).",
 )
 def serve(context: typer.Context) -> int:
     from halo_mcp.serve import main as serve_main

@@ -16,7 +16,11 @@ LAYERS = (
     {"index"},
     {"sandbox", "engine", "repo", "config", "clients", "junit"},
     {"datasets", "jobs", "runs", "transcript"},
+<<<<<<< HEAD
     {"tools", "install"},
+=======
+    {"tools", "web"},
+>>>>>>> h-http
     {"server", "transports", "terminal", "cli_llm", "demo", "tour"},
     {"serve", "doctor", "cli_analysis", "cli_check", "cli_verify", "cli_ask", "cli_synthesize", "cli_install"},
     {"cli"},
@@ -67,7 +71,7 @@ def test_what_workers_start_with_needs_the_standard_library_only() -> None:
 def test_mcp_is_imported_by_tools_server_and_tour_only() -> None:
     for path, name in imports():
         if name.split(".")[0] == "mcp":
-            assert path.parts[0] in ("tools", "server.py", "transports.py", "tour.py"), f"{path} imports {name}"
+            assert path.parts[0] in ("tools", "web", "server.py", "transports.py", "tour.py"), f"{path} imports {name}"
 
 
 def test_starting_the_server_imports_nothing_heavy() -> None:
