@@ -13,6 +13,7 @@ import typer
 from halo_mcp import cli_analysis as cli_analysis  # adds its verbs to ``app``
 from halo_mcp import cli_ask as cli_ask
 from halo_mcp import cli_check as cli_check
+from halo_mcp import cli_install as cli_install
 from halo_mcp import cli_synthesize as cli_synthesize
 from halo_mcp import cli_verify as cli_verify
 from halo_mcp.config import load_settings
@@ -92,7 +93,7 @@ def _internal_error(error: Exception) -> int:
 
 @app.command(
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
-    help="Serve traces to an MCP client over standard input and output (serve --help lists the options).",
+    help="Serve traces to MCP clients, over stdio or HTTP (serve --help lists the options).",
 )
 def serve(context: typer.Context) -> int:
     from halo_mcp.serve import main as serve_main

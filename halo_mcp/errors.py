@@ -7,6 +7,7 @@
     │   ├── InvalidTime          a time that is not RFC 3339 or epoch digits
     │   ├── InvalidCursor        a page cursor that belongs to another query or dataset
     │   ├── BadCheckFile         a file of checks that cannot be used
+    │   ├── BadClientConfig      a client's configuration that cannot be written without damage
     │   ├── BadRepoPath          a path in the repository that tools may not or cannot read
     │   ├── BadRevision          not a commit, tag, branch or range of the repository
     │   ├── UnknownDataset
@@ -107,6 +108,18 @@ class BadCheckFile(BadArgument):
         super().__init__(f"{shown(path)} is no file of checks that can be used: {reason.rstrip('.')}.")
 
 
+class BadClientConfig(BadArgument):
+    """A client's configuration that cannot be written without damage; ``block`` is what to paste instead."""
+
+    def __init__(self, path: str, reason: str, block: str) -> None:
+        self.path = path
+        self.reason = reason
+        self.block = block
+        super().__init__(
+            f"{shown(path)} is left as it is: {reason.rstrip('.')}. Add this to it by hand:\n{block.rstrip()}"
+        )
+
+
 class BadRepoPath(BadArgument):
     """A path in the repository that tools may not or cannot read."""
 
@@ -135,7 +148,10 @@ class UnknownDataset(BadArgument):
             listed = ", ".join(known)
             super().__init__(f"There is no dataset {name!r}. Loaded: {listed}. Leave dataset empty for the first one.")
         else:
-            super().__init__("No dataset is loaded: start the server with trace files, halo-mcp serve [NAME=]FILE...")
+            super().__init__(
+                'No dataset is loaded: open one with list_datasets(open="PATH") where the server was given --root, or '
+                "start the server with trace files, halo-mcp serve [NAME=]FILE..."
+            )
 
 
 class UnknownTrace(BadArgument):

@@ -50,6 +50,14 @@ class RunFiles:
         temporary.write_text(clean(json.dumps(saved)), encoding="utf-8")
         temporary.replace(path)
 
+    def copy_transcript(self, run_id: str, target: Path) -> None:
+        """Append the record of a run to a file, but for the lines that it has already. Raises: UnknownRun, OSError."""
+        with target.open("a+b") as file:
+            file.seek(0)
+            there = {line.rstrip(b"\n") for line in file}
+            lines = self.transcript(run_id).read_bytes().splitlines()
+            file.writelines(line + b"\n" for line in lines if line not in there)
+
     def load(self, run_id: str) -> dict[str, Any]:
         """What was saved last. Raises: UnknownRun."""
         try:

@@ -69,10 +69,13 @@ def opened(
     deadline_s: float | None = None,
     prices: Path | None = None,
     llm: LLMSettings | None = None,
+    repo_path: Path | None = None,
 ) -> Datasets:
     if not sources:
         raise BadArgument(_NO_SOURCE)
-    settings = load_settings(index_dir=index_dir, deadline_s=deadline_s, prices=prices, redact=_REDACT[-1] or None)
+    settings = load_settings(
+        index_dir=index_dir, deadline_s=deadline_s, prices=prices, repo_path=repo_path, redact=_REDACT[-1] or None
+    )
     return Datasets(parse_sources(sources), settings, llm)
 
 

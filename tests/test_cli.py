@@ -307,6 +307,7 @@ def times_removed(text: str) -> str:
 def test_doctor_on_a_good_file(halo: CommandLine, traces: Path) -> None:
     assert times_removed(halo.ok("doctor", traces)) == snapshot("""\
 index directory: TMP/index (environment)
+serve --http: 127.0.0.1:8000, this machine only
 2 traces, 4 spans
 
 TMP/traces.jsonl: 1.7 KB, modified TIME
@@ -335,6 +336,7 @@ def test_doctor_on_a_dirty_file(halo: CommandLine, tmp_path: Path) -> None:
         file.write(b'{"trace_id": "t1", "span_id": "s3", "na')
     assert times_removed(halo.ok("doctor", path)) == snapshot("""\
 index directory: TMP/index (environment)
+serve --http: 127.0.0.1:8000, this machine only
 1 traces, 2 spans
 
 TMP/dirty.jsonl: 809 B, modified TIME
@@ -362,6 +364,7 @@ def test_doctor_on_a_foreign_file(halo: CommandLine, tmp_path: Path) -> None:
     path.write_text('{"event": "login"}\n\nplain text\n[1, 2]\n')
     assert halo.ok("doctor", path) == snapshot("""\
 index directory: TMP/index (environment)
+serve --http: 127.0.0.1:8000, this machine only
 TMP/foreign.jsonl holds no spans that halo-mcp can read: its first line is not a span: no trace_id. Expected JSON lines with one span object (trace_id, span_id, name, ...) per line; `halo-mcp doctor TMP/foreign.jsonl` shows what each line is.
 
 first lines:
@@ -382,6 +385,9 @@ def test_an_argument_wins_over_the_environment_and_that_over_the_default(tmp_pat
         "HALO_MCP_ROOTS": f"{tmp_path / 'a'}{os.pathsep}{tmp_path / 'b'}",
         "HALO_MCP_SOFT_RULES": "refusal, timeout",
         "HALO_MCP_PRICES": str(prices),
+        "HALO_MCP_ENABLE": "ask",
+        "HALO_MCP_DISABLE": "run_code, query_sql",
+        "HALO_MCP_REPO_PATH": "agent",
     }
     default = load_settings(environ={})
     assert (default.deadline_s, default.roots, set(default.origins.values())) == (DEFAULT_DEADLINE_S, (), {"default"})
@@ -389,6 +395,8 @@ def test_an_argument_wins_over_the_environment_and_that_over_the_default(tmp_pat
     assert (from_environment.index_dir, from_environment.deadline_s) == (tmp_path / "env", 7.0)
     assert from_environment.roots == (tmp_path / "a", tmp_path / "b")
     assert from_environment.soft_rules == ("refusal", "timeout")
+    assert (from_environment.enable, from_environment.disable) == (("ask",), ("run_code", "query_sql"))
+    assert from_environment.repo_path == Path("agent")
     assert set(from_environment.origins.values()) == {"environment"}
     given = load_settings(
         index_dir=tmp_path / "arg",
@@ -396,9 +404,13 @@ def test_an_argument_wins_over_the_environment_and_that_over_the_default(tmp_pat
         roots=[tmp_path],
         soft_rules="none",
         prices=prices,
+        enable=["run_code"],
+        disable=["ask", "query_sql"],
+        repo_path=tmp_path,
         environ=environment,
     )
     assert given.soft_rules == ()
+    assert (given.enable, given.disable) == (("run_code",), ("ask", "query_sql"))
     assert (given.index_dir, given.deadline_s, given.roots) == (tmp_path / "arg", 3.0, (tmp_path,))
     assert set(given.origins.values()) == {"argument"}
     assert load_settings(environ={"HALO_MCP_DEADLINE_S": " "}).origins["deadline_s"] == "default"

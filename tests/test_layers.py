@@ -14,13 +14,13 @@ PACKAGE = Path(__file__).parent.parent / "halo_mcp"
 LAYERS = (
     {"errors", "__version__"},
     {"index"},
-    {"sandbox", "engine", "repo", "config", "junit"},
+    {"sandbox", "engine", "repo", "config", "clients", "junit"},
     {"datasets", "jobs", "runs", "transcript"},
-    {"tools"},
-    {"guide", "outgoing", "prompts", "completion"},
+    {"tools", "install"},
+    {"web", "guide", "outgoing", "prompts", "completion"},
     {"resources"},
-    {"server", "transports", "terminal", "demo", "tour"},
-    {"serve", "doctor", "cli_analysis", "cli_check", "cli_verify", "cli_ask", "cli_synthesize"},
+    {"server", "transports", "terminal", "cli_llm", "demo", "tour"},
+    {"serve", "doctor", "cli_analysis", "cli_check", "cli_verify", "cli_ask", "cli_synthesize", "cli_install"},
     {"cli"},
     {"__main__"},
 )
@@ -33,6 +33,7 @@ STANDARD_LIBRARY_ONLY = {Path("sandbox/confine.py"), Path("sandbox/frames.py")}
 """Workers import these before their search path is set."""
 MCP_MODULES = (
     "tools",
+    "web",
     *(f"{name}.py" for name in ("server", "transports", "tour", "resources", "prompts", "outgoing")),
 )
 HEAVY = ("duckdb", "numpy", "re2", "openai", "scipy", "wasmtime")

@@ -97,6 +97,8 @@ class LLMSettings:
     """Empty: the engine is off."""
     subagent_model: str = ""
     summary_model: str = ""
+    synthesis_model: str = ""
+    """Reads digests of many traces and joins what was noted; empty: ``subagent_model`` reads, ``model`` joins."""
     api: Api = "auto"
     base_url: str = ""
     api_key: str = field(default="", repr=False)
@@ -167,6 +169,7 @@ _TEXTS: Final = {
     "model": "HALO_MCP_MODEL",
     "subagent_model": "HALO_MCP_SUBAGENT_MODEL",
     "summary_model": "HALO_MCP_SUMMARY_MODEL",
+    "synthesis_model": "HALO_MCP_SYNTHESIS_MODEL",
     "api": "HALO_MCP_LLM_API",
     "reasoning_effort": "HALO_MCP_REASONING_EFFORT",
     "base_url": "OPENAI_BASE_URL",

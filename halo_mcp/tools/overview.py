@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -63,9 +64,16 @@ def list_datasets(
                 break
         data.append(_info_json(name, info))
     if not data:
-        page.add("No dataset is loaded. Start the server with trace files: halo-mcp serve [NAME=]FILE...")
+        page.add(_no_dataset(datasets.settings.roots))
     more = f"Not listed: {names(left_out)}." if left_out else ""
     return Answer(page.close(more, "Next: get_dataset_overview(dataset=NAME)." if data else ""), {"datasets": data})
+
+
+def _no_dataset(roots: Sequence[Path]) -> str:
+    if not roots:
+        return "No dataset is loaded. Start the server with trace files: halo-mcp serve [NAME=]FILE..."
+    where = names([str(root) for root in roots])
+    return f'No dataset is loaded. Open trace files: list_datasets(open="[NAME=]PATH") with a PATH under {where}.'
 
 
 def _source_line(source: Source) -> str:
