@@ -201,7 +201,7 @@ class SourceNotFound(SourceError):
         what = {
             "file": f"There is no file {source}.",
             "glob": f"The pattern {source} matches no file.",
-            "directory": f"The directory {source} holds no .jsonl, .ndjson or .json file.",
+            "directory": f"The directory {source} holds no trace file (.jsonl, .json, .gz, ...).",
         }[kind]
         super().__init__(f"{what} Check the path given to halo-mcp; relative paths start at its working directory.")
 
@@ -223,7 +223,8 @@ class NotTraces(SourceError):
         self.reason = reason
         super().__init__(
             f"{source} holds no spans that halo-mcp can read: {reason}. Expected JSON lines with one span object "
-            f"(trace_id, span_id, name, ...) per line; `halo-mcp doctor {source}` shows what each line is."
+            f"(trace_id, span_id, name, ...) per line, or another known trace format; `halo-mcp doctor {source}` "
+            "shows what was found."
         )
 
 

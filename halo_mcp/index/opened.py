@@ -113,6 +113,9 @@ def _check_usable(manifest: Manifest) -> None:
     if any(segment.span_count for segment in manifest.segments) or not manifest.sources:
         return
     first = manifest.sources[0]
+    if first.copied:
+        why = next(iter(first.report.reasons), f"its format is {first.report.format}, and it has none")
+        raise NotTraces(first.path, why)
     try:
         reason = why_not_traces(Path(first.path))
     except OSError as error:

@@ -108,6 +108,16 @@ EVENTS_ATTRIBUTE: Final = "otel.events"
 LINKS_ATTRIBUTE: Final = "otel.links"
 """Where converters without top-level ``events`` and ``links`` keep them, as lists of objects."""
 
+# --- what converters of other formats write beside the keys above ----------------------------------------------------
+SOURCE_TRACE_ID: Final = "source.trace_id"
+SOURCE_SPAN_ID: Final = "source.span_id"
+SOURCE_PARENT_SPAN_ID: Final = "source.parent_span_id"
+"""Ids as the source spells them, where the index spells them in another way."""
+SYNTHETIC_TIME: Final = "source.synthetic_time"
+"""True where the source has no clock: the times tell the order only."""
+SOURCE_STEP: Final = "source.step"
+"""Position of a record in a source without ids, counted from 0."""
+
 # --- messages ---------------------------------------------------------------------------------------------------
 INPUT_MESSAGES: Final = ("llm.input_messages", "gen_ai.input.messages")
 OUTPUT_MESSAGES: Final = ("llm.output_messages", "gen_ai.output.messages")
@@ -236,6 +246,9 @@ KIND_RULES: Final[tuple[tuple[str, Mapping[str, ObservationKind]], ...]] = (
     ),
 )
 """(attribute key, lower-cased value -> kind)."""
+
+OBSERVATION_KIND: Final = KIND_RULES[0][0]
+"""The key by which converters tell the kind."""
 
 KIND_NAME_PREFIXES: Final[tuple[tuple[str, ObservationKind], ...]] = (
     ("chat ", "LLM"),
