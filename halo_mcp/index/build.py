@@ -15,7 +15,7 @@ from halo_mcp.index import columns, tree
 from halo_mcp.index.conversion import CopyState, continues, convert
 from halo_mcp.index.duck import connect, failing_as_index, fetch_arrays, quoted, watched
 from halo_mcp.index.failure_rules import DEFAULT_RULES, LOOP_CALLS, OF_ITS_OWN, mask
-from halo_mcp.index.formats.sniff import CANONICAL, UNKNOWN
+from halo_mcp.index.formats.names import CANONICAL, UNKNOWN
 from halo_mcp.index.ingest import Ingest, Ingested
 from halo_mcp.index.places import Places
 from halo_mcp.index.segments import (

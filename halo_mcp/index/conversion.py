@@ -23,8 +23,9 @@ from pydantic import BaseModel, ValidationError
 from halo_mcp.errors import IndexFailure, SourceUnreadable
 from halo_mcp.index.columns import INDEX_VERSION
 from halo_mcp.index.formats.head import Head, read_head
+from halo_mcp.index.formats.names import CANONICAL, UNKNOWN
 from halo_mcp.index.formats.protocol import Format, Record, Report
-from halo_mcp.index.formats.sniff import CANONICAL, UNKNOWN, is_canonical, why_unknown
+from halo_mcp.index.formats.sniff import is_canonical, why_unknown
 from halo_mcp.index.formats.table import recognised
 from halo_mcp.index.formats.trace_file import TooLarge, TraceFile
 from halo_mcp.index.ids import normalize_id

@@ -90,6 +90,15 @@ class OpenedSources:
         self._listed = []
         self._directory.discard_any()
 
+    def drop(self, work: Work) -> int:
+        """Remove the index and the converted copies, and return the bytes freed; the next refresh makes them again.
+
+        Raises: IndexFailure, Cancelled, DeadlineExceeded.
+        """
+        self.close()
+        self._listed = []
+        return self._directory.drop(work)
+
     def _open(self, manifest: Manifest, listed: list[Listed]) -> None:
         _check_usable(manifest)
         snapshot = Snapshot(self._directory, manifest, self._snapshot, self._failures)

@@ -22,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from halo_mcp.errors import IndexFailure
 from halo_mcp.index.columns import INDEX_VERSION
+from halo_mcp.index.formats.names import CANONICAL, UNKNOWN
 from halo_mcp.index.work import Work
 
 MANIFEST_NAME: Final = "manifest.json"
@@ -52,7 +53,7 @@ class Problem(BaseModel):
 class IngestReport(BaseModel):
     """What became of the records of one source: lines, or items and documents in formats that are no lines."""
 
-    format: str = "canonical"
+    format: str = CANONICAL
     """Name of its format; ``unknown`` when nothing in it could be read."""
     compression: str = ""
     converted_bytes: int = 0
@@ -68,6 +69,16 @@ class IngestReport(BaseModel):
     problems: list[Problem] = []
     repairs: dict[str, int] = {}
     """What a converter mended, by kind."""
+
+    @property
+    def is_plain(self) -> bool:
+        """Canonical JSON lines, read as they are."""
+        return self.format == CANONICAL and not self.compression
+
+    @property
+    def records_word(self) -> str:
+        """What the records of this format are called."""
+        return "lines" if self.format in (CANONICAL, UNKNOWN) else "records"
 
     def plus(self, later: IngestReport) -> IngestReport:
         """This report and that of a later range of the same source."""
@@ -300,6 +311,17 @@ class IndexDirectory:
         """Let the next build start from nothing, whatever is published. Raises: IndexFailure."""
         with self._failing_clearly():
             (self.path / MANIFEST_NAME).unlink(missing_ok=True)
+
+    def drop(self, work: Work) -> int:
+        """Remove the index and the converted copies; returns the bytes freed. Readers keep what they have open.
+
+        Raises: IndexFailure, Cancelled, DeadlineExceeded.
+        """
+        with self.writing(work), self._failing_clearly():
+            freed = sum(entry.stat().st_size for entry in self.path.iterdir())
+            self.discard_any()
+            self.sweep(Manifest())
+        return freed
 
     @contextmanager
     def writing(self, work: Work) -> Generator[None, None, None]:

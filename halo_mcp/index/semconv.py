@@ -10,6 +10,7 @@ No attribute key is spelled anywhere else; ``columns.py`` turns these lists into
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from types import MappingProxyType
 from typing import Final, Literal
 
@@ -69,6 +70,8 @@ SESSION_ID: Final = (
     "agent.workflow.group_id",
     "langfuse.session.id",
 )
+SCHEMA_VERSION: Final = "inference.export.schema_version"
+"""Of HALO's exporter; it says nothing about the span."""
 PROJECT_ID: Final = ("inference.project_id",)
 SERVICE_NAME: Final = "service.name"
 """A resource attribute."""
@@ -292,3 +295,30 @@ def indexed_attribute_keys() -> tuple[str, ...]:
         tuple(key for key, _ in KIND_RULES),
     )
     return tuple(dict.fromkeys(key for group in groups for key in group))
+
+
+def is_understood(key: str) -> bool:
+    """Whether any rule of ours reads this span attribute."""
+    return key in _understood() or key.startswith(FLAT_PREFIXES + FLAT_TOOL_DEFINITIONS)
+
+
+@cache
+def _understood() -> frozenset[str]:
+    groups = (
+        indexed_attribute_keys(),
+        PROVIDER,
+        TOTAL_TOKENS,
+        INPUT_MESSAGES,
+        OUTPUT_MESSAGES,
+        PROMPT_MESSAGES,
+        SYSTEM_INSTRUCTIONS,
+        PROMPT_TEMPLATE,
+        PROMPT_VARIABLES,
+        PROMPT_VERSION,
+        TOOL_DEFINITIONS,
+        TOOL_LIST,
+        REQUEST_PARAMETERS,
+        (EXCEPTION_STACKTRACE, EVENTS_ATTRIBUTE, LINKS_ATTRIBUTE),
+        (SOURCE_TRACE_ID, SOURCE_SPAN_ID, SOURCE_PARENT_SPAN_ID, SYNTHETIC_TIME, SOURCE_STEP, SCHEMA_VERSION),
+    )
+    return frozenset(key for group in groups for key in group)

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from halo_mcp.cli import run
 from halo_mcp.errors import Cancelled, IndexFailure, NotTraces, SourceUnreadable
 from halo_mcp.index import conversion
 from halo_mcp.index.conversion import convert
@@ -346,3 +347,21 @@ def test_what_cannot_be_written_as_strict_json_is_still_kept(tmp_path: Path) -> 
     state, _ = converted(source, tmp_path / "other")
     assert state is not None
     assert state.copy_lines == 1
+
+
+# --- removed ----------------------------------------------------------------------------------------------------------
+def test_dropping_an_index_leaves_the_source_and_nothing_else(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, index = tmp_path / "a.json", tmp_path / "index"
+    source.write_text(json.dumps(request(otlp_span())))
+    arguments = ["index", str(source), "--index-dir", str(index)]
+    assert run(arguments) == 0
+    assert "otlp-json, converted copy" in capsys.readouterr().out
+    assert [path.name for path in index.rglob("copy-*.jsonl")]
+
+    assert run([*arguments, "--drop"]) == 0
+    assert "removed its index and converted copies" in capsys.readouterr().out
+    assert {path.name for path in index.rglob("*") if path.is_file()} <= {"lock"}
+    assert run([*arguments, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["datasets"][0]["total_spans"] == 1

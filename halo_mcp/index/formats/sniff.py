@@ -8,10 +8,6 @@ from typing import Final
 from halo_mcp.index.formats.canonical import is_span, read_line
 from halo_mcp.index.formats.head import Head, read_head
 
-CANONICAL: Final = "canonical"
-"""Name of the format that is indexed without being converted."""
-UNKNOWN: Final = "unknown"
-
 _BINARY: Final = (
     (b"PAR1", "it is a Parquet file"),
     (b"SQLite format 3", "it is an SQLite database"),
