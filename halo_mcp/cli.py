@@ -126,9 +126,7 @@ def _drop(sources: Sequence[str], index_dir: Path | None, as_json: bool) -> None
         typer.echo(json.dumps({"datasets": [{"name": name, "freed_bytes": count} for name, count in freed.items()]}))
         return
     for name, count in freed.items():
-        typer.echo(
-            f"{printable(name)}: removed its index and converted copies, {size(count)}. The sources are as they were."
-        )
+        typer.echo(f"{printable(name)}: removed its index and converted copies, {size(count)}; the sources are kept")
 
 
 @app.command()

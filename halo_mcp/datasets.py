@@ -131,7 +131,10 @@ class Datasets:
         return name
 
     def drop(self, name: str, work: Work) -> int:
-        """Remove a dataset's index and converted copies; returns the bytes freed. Raises: UnknownDataset, IndexFailure."""
+        """Remove a dataset's index and converted copies; returns the bytes freed.
+
+        Raises: UnknownDataset, IndexFailure, Cancelled, DeadlineExceeded.
+        """
         from halo_mcp.index.local import LocalStore
 
         _, store = self.get(name)

@@ -124,8 +124,17 @@ def test_ids_equal_in_hex_and_base64_are_equal(trace: bytes, own: bytes) -> None
 
 @pytest.mark.parametrize(
     "given, kind",
-    [(3, "CLIENT"), ("3", "CLIENT"), ("SPAN_KIND_SERVER", "SERVER"), ("client", "CLIENT"), (0, "INTERNAL"), (9, "INTERNAL"), (None, "INTERNAL"), ([], "INTERNAL")],
-)  # fmt: skip
+    [
+        (3, "CLIENT"),
+        ("3", "CLIENT"),
+        ("SPAN_KIND_SERVER", "SERVER"),
+        ("client", "CLIENT"),
+        (0, "INTERNAL"),
+        (9, "INTERNAL"),
+        (None, "INTERNAL"),
+        ([], "INTERNAL"),
+    ],
+)
 def test_span_kinds(given: Any, kind: str) -> None:
     assert span_kind(given) == f"SPAN_KIND_{kind}"
 
