@@ -91,7 +91,8 @@ def _parsed(data: bytes, whole: bool) -> tuple[Shape, tuple[Json, ...]]:
         if items:
             return "array", tuple(items[:_LINES])
         return ("array", ()) if value is not None else ("other", ())
-    if value is None and newline and (document := as_mapping(_partial(text))):
+    # The first line of a document is no JSON, and what is glued on one line is no document.
+    if value is None and newline and (document := as_mapping(_partial(text))) and not read_values(first)[0]:
         return "document", (document,)
     if value is None and not ended:
         return "lines", tuple(v for v in [_partial(text)] if v is not None)
