@@ -30,6 +30,7 @@ from halo_mcp.terminal import (
     Where,
     app,
     note_redaction,
+    opened,
     parse_filters,
     printable,
     show,
@@ -102,11 +103,34 @@ def serve(context: typer.Context) -> int:
 
 
 @app.command()
-def index(sources: Sources, index_dir: IndexDir = None, as_json: Json = False) -> None:
+def index(
+    sources: Sources,
+    drop: Annotated[bool, typer.Option("--drop", help="remove the indexes and converted copies instead")] = False,
+    index_dir: IndexDir = None,
+    as_json: Json = False,
+) -> None:
     """Build or update the indexes, and say what was read."""
+    if drop:
+        _drop(sources, index_dir, as_json)
+        return
     data = show(sources, index_dir, None, "list_datasets", {}, as_json)
     if any("error" in dataset for dataset in data["datasets"]):
         raise typer.Exit(1)
+
+
+def _drop(sources: Sequence[str], index_dir: Path | None, as_json: bool) -> None:
+    from contextlib import closing
+
+    from halo_mcp.index.work import Work
+    from halo_mcp.tools.render import size
+
+    with closing(opened(sources, index_dir)) as datasets:
+        freed = {name: datasets.drop(name, Work()) for name in datasets.names}
+    if as_json:
+        typer.echo(json.dumps({"datasets": [{"name": name, "freed_bytes": count} for name, count in freed.items()]}))
+        return
+    for name, count in freed.items():
+        typer.echo(f"{printable(name)}: removed its index and converted copies, {size(count)}; the sources are kept")
 
 
 @app.command()

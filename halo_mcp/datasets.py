@@ -17,6 +17,7 @@ from halo_mcp.sandbox.workers import Workers
 
 if TYPE_CHECKING:
     from halo_mcp.index.store import SpanStore
+    from halo_mcp.index.work import Work
 
 _NAMED: Final = re.compile(r"([A-Za-z0-9][A-Za-z0-9_.-]*)=(.+)", re.DOTALL)
 
@@ -134,6 +135,16 @@ class Datasets:
             self._opened_by_client.add(name)
             self._sources[name] = [str(resolved)]
         return name
+
+    def drop(self, name: str, work: Work) -> int:
+        """Remove a dataset's index and converted copies; returns the bytes freed.
+
+        Raises: UnknownDataset, IndexFailure, Cancelled, DeadlineExceeded.
+        """
+        from halo_mcp.index.local import LocalStore
+
+        _, store = self.get(name)
+        return store.drop(work) if isinstance(store, LocalStore) else 0
 
     def close(self) -> None:
         self.workers.close()

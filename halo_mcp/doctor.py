@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from halo_mcp.config import DEFAULT_ADDRESS, HttpSettings, Settings, http_options, load_http_settings
 from halo_mcp.datasets import parse_sources
 from halo_mcp.errors import NotTraces
-from halo_mcp.index.filters import TraceFilters
 from halo_mcp.index.formats.canonical import LINE_BYTES_LIMIT, read_line
+from halo_mcp.index.formats.streams import Stream
 from halo_mcp.index.local import LocalStore
-from halo_mcp.index.store import Coverage, Source
+from halo_mcp.index.quality import DataQuality
+from halo_mcp.index.store import Source
 from halo_mcp.index.work import Work
-from halo_mcp.tools.render import moment, number, pairs, share, size
+from halo_mcp.tools.overview import format_text
+from halo_mcp.tools.render import counted, moment, number, pairs, size
 
 _LINES_EXAMINED: Final = 10
 
@@ -44,24 +46,20 @@ def examine(source: str, settings: Settings) -> Examination:
     except NotTraces as error:
         lines += [str(error), "", "first lines:", *_first_lines(Path(error.source))]
         return Examination("\n".join(lines), data | {"error": str(error), "reason": error.reason})
-    info, overview = store.info(), store.overview(TraceFilters(), Work())
+    info, quality = store.info(), store.quality(Work())
     store.close()
     lines.append(f"{number(info.total_traces)} traces, {number(info.total_spans)} spans")
     for item in info.sources:
         lines += _source_lines(item)
-    lines += ["", "fields that spans lack:", *_coverage_lines(overview.coverage, overview.total_spans)]
-    if overview.missing_parents:
-        lines.append(
-            f"  parent in the data: {share(overview.missing_parents, overview.total_spans)} name one that is not there"
-        )
+    lines += ["", *_structure_lines(quality), "", "what spans say, by kind:", *_field_lines(quality)]
+    lines += ["", *_unknown_lines(quality)]
     data |= {
         "total_traces": info.total_traces,
         "total_spans": info.total_spans,
         "sources": [
             {"name": item.name, "size_bytes": item.size_bytes, **item.report.model_dump()} for item in info.sources
         ],
-        "coverage": {name: getattr(overview.coverage, name) for name in Coverage.__slots__},
-        "missing_parents": overview.missing_parents,
+        "quality": asdict(quality),
     }
     return Examination("\n".join(lines), data)
 
@@ -85,30 +83,54 @@ def _source_lines(source: Source) -> list[str]:
         "",
         f"{source.name}: {size(source.size_bytes)}, modified {moment(source.modified_unix_nano)}",
         (
-            f"  {number(report.lines_read)} lines read, {number(report.spans_indexed)} spans, "
-            f"{number(report.lines_skipped)} lines skipped, {number(report.lines_repaired)} repaired "
+            f"  {number(report.lines_read)} {report.records_word} read, {number(report.spans_indexed)} spans, "
+            f"{number(report.lines_skipped)} {report.records_word} skipped, {number(report.lines_repaired)} repaired "
             "(glued, badly encoded or oversized lines that held spans)"
         ),
     ]
+    if made := format_text(report):
+        lines.insert(2, f"  format: {made}")
+    if report.repairs:
+        lines.append(f"  mended: {pairs(report.repairs)}")
     if report.pending_bytes:
         lines.append(f"  an incomplete last line of {size(report.pending_bytes)} waits to be completed")
     if report.reasons:
         lines.append(f"  reasons: {pairs(report.reasons)}")
-    lines += [f"  line {number(p.line_number)} (byte {p.byte_offset}): {p.reason}" for p in report.problems]
+    lines += [f"  {problem.where}: {problem.reason}" for problem in report.problems]
     hidden = sum(report.reasons.values()) - len(report.problems)
     return [*lines, f"  and {number(hidden)} more"] if hidden > 0 else lines
 
 
-def _coverage_lines(coverage: Coverage, spans: int) -> Iterator[str]:
-    yield f"  observation kind: {share(coverage.without_kind, spans)} of spans"
-    yield f"  session id: {share(coverage.without_session, spans)} of spans"
-    yield f"  start time: {share(coverage.without_start_time, spans)} of spans"
-    yield f"  model name: {share(coverage.llm_without_model, coverage.llm_spans)} of LLM spans"
-    yield f"  token counts: {share(coverage.llm_without_tokens, coverage.llm_spans)} of LLM spans"
+def _structure_lines(quality: DataQuality) -> Iterator[str]:
+    found = {
+        "spans that repeat a span id of their trace": quality.duplicate_span_ids,
+        "spans with a parent that is not in the data": quality.orphan_parents,
+        "spans that are their own ancestors": quality.circles,
+        "traces without a root": quality.traces_without_root,
+        "traces with several roots": quality.traces_with_several_roots,
+    }
+    named = [f"  {what}: {number(count)}" for what, count in found.items() if count]
+    yield "traces that are not whole:" + ("" if named else " none")
+    yield from named
+
+
+def _field_lines(quality: DataQuality) -> Iterator[str]:
+    by_field: dict[str, list[str]] = {}
+    for one in quality.coverage:
+        said = f"{number(one.present)} of {number(one.spans)} {one.observation_kind} spans"
+        by_field.setdefault(one.field, []).append(said)
+    yield from (f"  {field} on {', '.join(said)}" for field, said in by_field.items())
+
+
+def _unknown_lines(quality: DataQuality) -> Iterator[str]:
+    sampled = counted(quality.sampled_spans, "sampled span")
+    yield f"attributes that no rule reads (of {sampled}):" + ("" if quality.unknown_attributes else " none")
+    for key, count in quality.unknown_attributes:
+        yield f"  {key}: {number(count)}"
 
 
 def _first_lines(path: Path) -> Iterator[str]:
-    with path.open("rb") as file:
+    with Stream(path) as stream, stream.buffered() as file:
         for line_number in range(1, _LINES_EXAMINED + 1):
             line = file.readline(LINE_BYTES_LIMIT)
             if not line:

@@ -6,18 +6,21 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from halo_mcp.errors import SourceUnreadable
 from halo_mcp.index import columns, tree
+from halo_mcp.index.conversion import CopyState, continues, convert
 from halo_mcp.index.duck import connect, failing_as_index, fetch_arrays, quoted, watched
 from halo_mcp.index.failure_rules import DEFAULT_RULES, LOOP_CALLS, OF_ITS_OWN, mask
+from halo_mcp.index.formats.names import CANONICAL, UNKNOWN
 from halo_mcp.index.ingest import Ingest, Ingested
 from halo_mcp.index.places import Places
 from halo_mcp.index.segments import (
     SEGMENTS_LIMIT,
+    Copied,
     Delta,
     IndexDirectory,
     IngestReport,
@@ -36,6 +39,9 @@ if TYPE_CHECKING:
     import duckdb
     from numpy.typing import NDArray
 
+_CONVERTING: Final = 0.6
+"""Share of a build's progress that is for converting, when anything is converted."""
+
 
 def update_index(
     directory: IndexDirectory, list_sources: Callable[[], list[Listed]], work: Work
@@ -47,12 +53,18 @@ def update_index(
 
     Raises: SourceUnreadable, IndexFailure, Cancelled, DeadlineExceeded. Nothing is published unless all went well.
     """
+
+    def can_go_on(state: SourceState) -> bool:
+        return only_grew(state) and (
+            state.copied is None or (state.copied.resumable and continues(directory, state.path, state.copied.path))
+        )
+
     manifest, listed = directory.read_manifest(), list_sources()
-    if manifest and compute_delta(listed, manifest, only_grew).nothing_to_do:
+    if manifest and compute_delta(listed, manifest, can_go_on).nothing_to_do:
         return manifest, listed
     with directory.writing(work):
         manifest, listed = directory.read_manifest(), list_sources()
-        delta = compute_delta(listed, manifest, only_grew)
+        delta = compute_delta(listed, manifest, can_go_on)
         if manifest and delta.nothing_to_do:
             return manifest, listed
         manifest = _build(directory, Manifest() if delta.rebuild or not manifest else manifest, listed, delta, work)
@@ -65,16 +77,18 @@ def _build(
 ) -> Manifest:
     older = [directory.path / segment.file for segment in manifest.segments]
     fold = _to_fold(manifest.segments)
+    by_path = {item.path: item for item in listed}
+    taken, work = _converted(directory, manifest.sources, by_path, delta.ranges, work)
     target = directory.temporary(".duckdb")
     try:
-        built = SegmentBuilder(directory.path, target, work).build(delta.ranges, older, fold)
+        built = SegmentBuilder(directory.path, target, work).build([one.indexed for one in taken], older, fold)
         final = target.with_name(target.name.replace("tmp-", "segment-"))
         os.replace(target, final)
     finally:
         target.unlink(missing_ok=True)
     kept = [segment for no, segment in enumerate(manifest.segments) if no not in fold]
     return Manifest(
-        sources=_states(manifest.sources, {item.path: item for item in listed}, delta.ranges, built.ingested),
+        sources=_states(manifest.sources, by_path, taken, built.ingested),
         segments=[*kept, SegmentInfo(file=final.name, span_count=built.span_count)],
     )
 
@@ -87,24 +101,85 @@ def _to_fold(segments: Sequence[SegmentInfo]) -> frozenset[int]:
     return frozenset(range(len(segments))) - {largest}
 
 
+@dataclass(frozen=True, slots=True)
+class _Taken:
+    """A range of a source as it is taken in."""
+
+    source: Range
+    indexed: Range
+    """The range itself, or what it became in the converted copy of the source."""
+    copy: CopyState | None
+
+
+def _converted(
+    directory: IndexDirectory,
+    known: Sequence[SourceState],
+    listed: dict[str, Listed],
+    ranges: Sequence[Range],
+    work: Work,
+) -> tuple[list[_Taken], Work]:
+    """The ranges with what is to be indexed in their place, and the work that is left for indexing it."""
+    taken: list[_Taken] = []
+    any_copy = False
+    for number, item in enumerate(ranges):
+        work.check()
+        state = known[item.source_no] if item.source_no < len(known) else None
+        share = work.part(_CONVERTING * number / len(ranges), _CONVERTING * (number + 1) / len(ranges))
+        as_it_is = state is not None and state.copied is None and state.covered_bytes > 0
+        copy = None if as_it_is else convert(directory, listed[str(item.path)], share)
+        taken.append(_Taken(item, item if copy is None else _of_copy(directory, item, state, copy), copy))
+        any_copy = any_copy or copy is not None
+    return taken, work.part(_CONVERTING, 1.0) if any_copy else work
+
+
+def _of_copy(directory: IndexDirectory, item: Range, state: SourceState | None, copy: CopyState) -> Range:
+    earlier = state.copied if state else None
+    return Range(
+        item.source_no,
+        directory.path / copy.file,
+        earlier.covered_bytes if earlier else 0,
+        copy.copy_bytes,
+        earlier.covered_lines if earlier else 0,
+        whole_file=earlier is None,
+    )
+
+
 def _states(
-    known: Sequence[SourceState], listed: dict[str, Listed], ranges: Sequence[Range], ingested: Ingested
+    known: Sequence[SourceState], listed: dict[str, Listed], taken: Sequence[_Taken], ingested: Ingested
 ) -> list[SourceState]:
     states = list(known)
-    for item, report, end, lines in zip(ranges, ingested.reports, ingested.ends, ingested.line_counts, strict=True):
-        seen = listed[str(item.path)]
-        earlier = states[item.source_no].report if item.source_no < len(states) else IngestReport()
-        state = SourceState(
-            path=seen.path,
-            size=seen.size,
-            mtime_ns=seen.mtime_ns,
-            inode=seen.inode,
-            covered_bytes=end,
-            covered_lines=item.first_line + lines,
-            fingerprint=_fingerprint(item.path, end),
-            report=earlier.plus(report),
-        )
-        states[item.source_no : item.source_no + 1] = [state]
+    for one, report, end, lines in zip(taken, ingested.reports, ingested.ends, ingested.line_counts, strict=True):
+        seen, copy = listed[str(one.source.path)], one.copy
+        state = states[one.source.source_no] if one.source.source_no < len(states) else None
+        copied = None
+        covered, covered_lines = end, one.indexed.first_line + lines
+        if copy is not None:
+            indexed = state.copied.indexed.plus(report) if state and state.copied else report
+            copied = Copied(
+                path=str(one.indexed.path),
+                covered_bytes=end,
+                covered_lines=covered_lines,
+                resumable=copy.resumable,
+                indexed=indexed,
+            )
+            report = copy.ingest_report.of_copy(indexed).model_copy(update={"converted_bytes": copy.copy_bytes})
+            covered, covered_lines = copy.covered_bytes, 0
+        else:
+            report = (state.report if state else IngestReport()).plus(report)
+            report = report.model_copy(update={"format": CANONICAL if report.spans_indexed else UNKNOWN})
+        states[one.source.source_no : one.source.source_no + 1] = [
+            SourceState(
+                path=seen.path,
+                size=seen.size,
+                mtime_ns=seen.mtime_ns,
+                inode=seen.inode,
+                covered_bytes=covered,
+                covered_lines=covered_lines,
+                fingerprint=copy.fingerprint if copy else _fingerprint(one.source.path, end),
+                report=report,
+                copied=copied,
+            )
+        ]
     return states
 
 

@@ -18,7 +18,7 @@ from halo_mcp.index.duck import quoted
 from halo_mcp.index.failure_patterns import ERROR_PREFIX, SAYS_NOTHING
 from halo_mcp.index.failure_rules import DEFAULT_RULES, LOOP_CALLS, LOOP_RULE, STATUS_RULE, first_rule, mask
 
-INDEX_VERSION: Final = 6
+INDEX_VERSION: Final = 7
 """Bump when a column, a derivation or the layout of a segment changes: older indexes are then rebuilt."""
 
 MESSAGE_CHARS: Final = 500

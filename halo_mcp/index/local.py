@@ -33,6 +33,7 @@ from halo_mcp.index.overview import read_overview
 from halo_mcp.index.patterns import Pattern
 from halo_mcp.index.prices import PriceTable
 from halo_mcp.index.privacy import bare_span
+from halo_mcp.index.quality import DataQuality, read_quality
 from halo_mcp.index.sampling import Stratum, read_strata
 from halo_mcp.index.selection import keys_of, selected
 from halo_mcp.index.sequences import ToolCall, opposite_run, read_calls
@@ -83,6 +84,10 @@ class LocalStore(OpenedSources):
             f"overview {filters.model_dump_json()}",
             lambda: read_overview(snapshot, *selected(snapshot, filters, work), work),
         )
+
+    def quality(self, work: Work) -> DataQuality:
+        snapshot = self._current
+        return snapshot.remembered("quality", lambda: read_quality(snapshot, work))
 
     # --- groups of traces against each other --------------------------------------------------------------------
     def features(self, filters: TraceFilters, work: Work) -> TraceFeatures:

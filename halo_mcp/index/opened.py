@@ -93,6 +93,15 @@ class OpenedSources:
         self._listed = []
         self._directory.discard_any()
 
+    def drop(self, work: Work) -> int:
+        """Remove the index and the converted copies, and return the bytes freed; the next refresh makes them again.
+
+        Raises: IndexFailure, Cancelled, DeadlineExceeded.
+        """
+        self.close()
+        self._listed = []
+        return self._directory.drop(work)
+
     def _open(self, manifest: Manifest, listed: list[Listed]) -> None:
         _check_usable(manifest)
         snapshot = Snapshot(self._directory, manifest, self._snapshot, self._failures, self.privacy)
@@ -116,6 +125,9 @@ def _check_usable(manifest: Manifest) -> None:
     if any(segment.span_count for segment in manifest.segments) or not manifest.sources:
         return
     first = manifest.sources[0]
+    if first.copied:
+        why = next(iter(first.report.reasons), f"its format is {first.report.format}, and it has none")
+        raise NotTraces(first.path, why)
     try:
         reason = why_not_traces(Path(first.path))
     except OSError as error:

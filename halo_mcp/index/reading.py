@@ -35,10 +35,17 @@ class Sources:
         """Raises: SourceUnreadable; SourceChanged when the file is another, shrank, or was written without growing."""
         state = self._states[source_no]
         try:
-            file = FileIO(state.path)
+            file = FileIO(state.indexed_path)
         except OSError as error:
+            if state.copied:  # converted anew, or removed with the index
+                raise SourceChanged(state.path) from error
             raise SourceUnreadable(state.path, error.strerror or str(error)) from error
         stat = os.fstat(file.fileno())
+        if state.copied:  # which only ever grows: a source that did more than grow gets another copy
+            if stat.st_size < state.copied.covered_bytes:
+                file.close()
+                raise SourceChanged(state.path)
+            return file
         rewritten = stat.st_size == state.size and stat.st_mtime_ns != state.mtime_ns
         if stat.st_ino != state.inode or stat.st_size < state.covered_bytes or rewritten:
             file.close()

@@ -22,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from halo_mcp.errors import IndexFailure
 from halo_mcp.index.columns import INDEX_VERSION
+from halo_mcp.index.formats.names import CANONICAL, UNKNOWN
 from halo_mcp.index.work import Work
 
 MANIFEST_NAME: Final = "manifest.json"
@@ -33,16 +34,30 @@ _FINGERPRINT_BYTES: Final = 4096
 
 
 class Problem(BaseModel):
-    """A line that was skipped, wholly or in part."""
+    """A record that was skipped, wholly or in part."""
 
     line_number: int
+    """0 when the record is no line; ``place`` then tells which it is."""
     byte_offset: int
+    """In the uncompressed text of the source."""
     reason: str
+    place: str = ""
+
+    @property
+    def where(self) -> str:
+        """For people: ``line 3 (byte 120)``, ``item 17``."""
+        line = f"line {self.line_number:,} (byte {self.byte_offset})" if self.line_number else ""
+        return ", ".join(part for part in (line, self.place) if part) or "the file"
 
 
 class IngestReport(BaseModel):
-    """What became of the lines of one source."""
+    """What became of the records of one source: lines, or items and documents in formats that are no lines."""
 
+    format: str = CANONICAL
+    """Name of its format; ``unknown`` when nothing in it could be read."""
+    compression: str = ""
+    converted_bytes: int = 0
+    """Size of the converted copy; 0 when the source is read as it is."""
     lines_read: int = 0
     spans_indexed: int = 0
     lines_skipped: int = 0
@@ -52,21 +67,64 @@ class IngestReport(BaseModel):
     """Bytes of an incomplete last line, left until it is completed."""
     reasons: dict[str, int] = {}
     problems: list[Problem] = []
+    repairs: dict[str, int] = {}
+    """What a converter mended, by kind."""
+
+    @property
+    def is_plain(self) -> bool:
+        """Canonical JSON lines, read as they are."""
+        return self.format == CANONICAL and not self.compression
+
+    @property
+    def records_word(self) -> str:
+        """What the records of this format are called."""
+        return "lines" if self.format in (CANONICAL, UNKNOWN) else "records"
 
     def plus(self, later: IngestReport) -> IngestReport:
         """This report and that of a later range of the same source."""
-        reasons = dict(self.reasons)
-        for reason, count in later.reasons.items():
-            reasons[reason] = reasons.get(reason, 0) + count
         return IngestReport(
+            format=later.format,
+            compression=later.compression,
+            converted_bytes=later.converted_bytes,
             lines_read=self.lines_read + later.lines_read,
             spans_indexed=self.spans_indexed + later.spans_indexed,
             lines_skipped=self.lines_skipped + later.lines_skipped,
             lines_repaired=self.lines_repaired + later.lines_repaired,
             pending_bytes=later.pending_bytes,
-            reasons=reasons,
+            reasons=_summed(self.reasons, later.reasons),
             problems=(self.problems + later.problems)[:PROBLEMS_KEPT],
+            repairs=_summed(self.repairs, later.repairs),
         )
+
+    def of_copy(self, indexed: IngestReport) -> IngestReport:
+        """This report of a whole conversion, completed by what became of the lines of the converted copy."""
+        whole = self.plus(indexed)
+        return whole.model_copy(
+            update={
+                "format": self.format,
+                "compression": self.compression,
+                "pending_bytes": self.pending_bytes or indexed.pending_bytes,
+                # The records are the source's; its lines where the copy has the same lines.
+                "lines_read": self.lines_read or indexed.lines_read,
+                "lines_skipped": self.lines_skipped + indexed.lines_skipped,
+            }
+        )
+
+
+def _summed(some: dict[str, int], more: dict[str, int]) -> dict[str, int]:
+    return {key: some.get(key, 0) + more.get(key, 0) for key in (*some, *more)}
+
+
+class Copied(BaseModel):
+    """The converted copy of a source: what is indexed in its place."""
+
+    path: str
+    covered_bytes: int
+    covered_lines: int
+    resumable: bool
+    """What is appended to the source is appended to the copy; else the source is converted anew."""
+    indexed: IngestReport
+    """What became of the lines of the copy."""
 
 
 class SourceState(BaseModel):
@@ -81,6 +139,17 @@ class SourceState(BaseModel):
     fingerprint: str
     """Hash of the first and the last bytes of the covered range: equal means the file only grew."""
     report: IngestReport
+    copied: Copied | None = None
+
+    @property
+    def indexed_path(self) -> str:
+        """Where the text of its spans is: the source itself, or its converted copy."""
+        return self.copied.path if self.copied else self.path
+
+    @property
+    def indexed_bytes(self) -> int:
+        """How much of that is indexed."""
+        return self.copied.covered_bytes if self.copied else self.covered_bytes
 
 
 class SegmentInfo(BaseModel):
@@ -180,6 +249,17 @@ def fingerprint(path: Path, covered_bytes: int) -> str:
     return digest.hexdigest()
 
 
+def copy_name(source: str) -> str:
+    """A new name for the converted copy of a source."""
+    key = hashlib.sha256(source.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+    return f"copy-{key}-{uuid.uuid4().hex[:8]}.jsonl"
+
+
+def state_name(copy: str) -> str:
+    """The name of the file that says how far a copy goes: the same for all copies of one source."""
+    return f"{copy[: copy.rindex('-')]}.json"
+
+
 def only_grew(state: SourceState) -> bool:
     """Whether the file still starts with what was indexed."""
     try:
@@ -205,14 +285,16 @@ class IndexDirectory:
             raise IndexFailure(str(self.path), error.strerror or str(error)) from error
 
     def read_manifest(self) -> Manifest | None:
-        """The published manifest; None when there is none, or when it (or a segment it lists) is damaged or missing."""
+        """The published manifest; None when there is none, or when it or a file that it lists is damaged or missing."""
         try:
             manifest = Manifest.model_validate_json((self.path / MANIFEST_NAME).read_bytes())
         except (FileNotFoundError, ValidationError):
             return None
         except OSError as error:
             raise IndexFailure(str(self.path), error.strerror or str(error)) from error
-        if manifest.version != INDEX_VERSION or not all((self.path / s.file).is_file() for s in manifest.segments):
+        needed = [self.path / segment.file for segment in manifest.segments]
+        needed += [Path(state.copied.path) for state in manifest.sources if state.copied]
+        if manifest.version != INDEX_VERSION or not all(path.is_file() for path in needed):
             return None
         return manifest
 
@@ -229,6 +311,17 @@ class IndexDirectory:
         """Let the next build start from nothing, whatever is published. Raises: IndexFailure."""
         with self._failing_clearly():
             (self.path / MANIFEST_NAME).unlink(missing_ok=True)
+
+    def drop(self, work: Work) -> int:
+        """Remove the index and the converted copies; returns the bytes freed. Readers keep what they have open.
+
+        Raises: IndexFailure, Cancelled, DeadlineExceeded.
+        """
+        with self.writing(work), self._failing_clearly():
+            freed = sum(entry.stat().st_size for entry in self.path.iterdir())
+            self.discard_any()
+            self.sweep(Manifest())
+        return freed
 
     @contextmanager
     def writing(self, work: Work) -> Generator[None, None, None]:
@@ -268,6 +361,10 @@ class IndexDirectory:
         Readers keep deleted segments open. Where the system refuses to delete an open file, a later sweep does it.
         """
         wanted = {MANIFEST_NAME, "lock", *(segment.file for segment in manifest.segments)}
+        for copied in (state.copied for state in manifest.sources):
+            if copied is not None:
+                name = Path(copied.path).name
+                wanted |= {name, state_name(name)}
         for entry in self.path.iterdir():
             if entry.name not in wanted:
                 with suppress(OSError):

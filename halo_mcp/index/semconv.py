@@ -10,6 +10,7 @@ No attribute key is spelled anywhere else; ``columns.py`` turns these lists into
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from types import MappingProxyType
 from typing import Final, Literal
 
@@ -69,6 +70,8 @@ SESSION_ID: Final = (
     "agent.workflow.group_id",
     "langfuse.session.id",
 )
+SCHEMA_VERSION: Final = "inference.export.schema_version"
+"""Of HALO's exporter; it says nothing about the span."""
 PROJECT_ID: Final = ("inference.project_id",)
 SERVICE_NAME: Final = "service.name"
 """A resource attribute."""
@@ -107,6 +110,16 @@ EXCEPTION_EVENT: Final = "exception"
 EVENTS_ATTRIBUTE: Final = "otel.events"
 LINKS_ATTRIBUTE: Final = "otel.links"
 """Where converters without top-level ``events`` and ``links`` keep them, as lists of objects."""
+
+# --- what converters of other formats write beside the keys above ----------------------------------------------------
+SOURCE_TRACE_ID: Final = "source.trace_id"
+SOURCE_SPAN_ID: Final = "source.span_id"
+SOURCE_PARENT_SPAN_ID: Final = "source.parent_span_id"
+"""Ids as the source spells them, where the index spells them in another way."""
+SYNTHETIC_TIME: Final = "source.synthetic_time"
+"""True where the source has no clock: the times tell the order only."""
+SOURCE_STEP: Final = "source.step"
+"""Position of a record in a source without ids, counted from 0."""
 
 # --- messages ---------------------------------------------------------------------------------------------------
 INPUT_MESSAGES: Final = ("llm.input_messages", "gen_ai.input.messages")
@@ -237,6 +250,9 @@ KIND_RULES: Final[tuple[tuple[str, Mapping[str, ObservationKind]], ...]] = (
 )
 """(attribute key, lower-cased value -> kind)."""
 
+OBSERVATION_KIND: Final = KIND_RULES[0][0]
+"""The key by which converters tell the kind."""
+
 KIND_NAME_PREFIXES: Final[tuple[tuple[str, ObservationKind], ...]] = (
     ("chat ", "LLM"),
     ("execute_tool ", "TOOL"),
@@ -279,3 +295,30 @@ def indexed_attribute_keys() -> tuple[str, ...]:
         tuple(key for key, _ in KIND_RULES),
     )
     return tuple(dict.fromkeys(key for group in groups for key in group))
+
+
+def is_understood(key: str) -> bool:
+    """Whether any rule of ours reads this span attribute."""
+    return key in _understood() or key.startswith(FLAT_PREFIXES + FLAT_TOOL_DEFINITIONS)
+
+
+@cache
+def _understood() -> frozenset[str]:
+    groups = (
+        indexed_attribute_keys(),
+        PROVIDER,
+        TOTAL_TOKENS,
+        INPUT_MESSAGES,
+        OUTPUT_MESSAGES,
+        PROMPT_MESSAGES,
+        SYSTEM_INSTRUCTIONS,
+        PROMPT_TEMPLATE,
+        PROMPT_VARIABLES,
+        PROMPT_VERSION,
+        TOOL_DEFINITIONS,
+        TOOL_LIST,
+        REQUEST_PARAMETERS,
+        (EXCEPTION_STACKTRACE, EVENTS_ATTRIBUTE, LINKS_ATTRIBUTE),
+        (SOURCE_TRACE_ID, SOURCE_SPAN_ID, SOURCE_PARENT_SPAN_ID, SYNTHETIC_TIME, SOURCE_STEP, SCHEMA_VERSION),
+    )
+    return frozenset(key for group in groups for key in group)

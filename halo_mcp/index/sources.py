@@ -12,7 +12,9 @@ from typing import BinaryIO, Final
 from halo_mcp.errors import SourceNotFound, SourceUnreadable, shown, why_unusable
 from halo_mcp.index.segments import Listed
 
-TRACE_FILE_SUFFIXES: Final = (".jsonl", ".ndjson", ".json")
+TRACE_FILE_SUFFIXES: Final = (
+    ".jsonl", ".ndjson", ".json", ".otlp", ".traj", ".eval", ".pb", ".binpb", ".gz", ".zst", ".bz2", ".xz"
+)  # fmt: skip
 """Files taken from a directory; a file named directly may have any name."""
 
 _NOT_A_FILE: Final = "it is a pipe, socket or device, not a file; write its content to a file first"

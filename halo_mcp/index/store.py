@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from halo_mcp.index.patterns import Pattern
     from halo_mcp.index.prices import PriceTable
     from halo_mcp.index.privacy import Privacy
+    from halo_mcp.index.quality import DataQuality
     from halo_mcp.index.sampling import Stratum
     from halo_mcp.index.segments import IngestReport
     from halo_mcp.index.views import SqlState
@@ -331,6 +332,10 @@ class SpanStore(Protocol):
 
     def overview(self, filters: TraceFilters, work: Work) -> Overview:
         """Population facts about the matching traces."""
+        ...
+
+    def quality(self, work: Work) -> DataQuality:
+        """How well the whole dataset was understood."""
         ...
 
     def features(self, filters: TraceFilters, work: Work) -> TraceFeatures:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from copy import copy
 
 from halo_mcp.errors import Cancelled, DeadlineExceeded
 
@@ -42,6 +43,18 @@ class Work:
         later = Work(deadline_s=deadline_s, on_progress=self._listener)
         self.on_stop(later.stop)
         return later
+
+    def part(self, start: float, stop: float) -> Work:
+        """The same work, whose progress from 0 to 1 is shown as that from ``start`` to ``stop``."""
+        part = copy(self)
+        listener = self._listener
+        if listener is not None:
+
+            def report(done: float, total: float, message: str) -> None:
+                listener(start + (stop - start) * (done / total if total else 0.0), 1.0, message)
+
+            part._listener = report
+        return part
 
     @property
     def stopped(self) -> bool:

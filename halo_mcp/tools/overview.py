@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
@@ -13,6 +13,8 @@ from halo_mcp.datasets import Datasets
 from halo_mcp.errors import HaloError
 from halo_mcp.index.failures import FailureModes
 from halo_mcp.index.filters import TraceFilters
+from halo_mcp.index.formats.names import CANONICAL, UNKNOWN
+from halo_mcp.index.segments import IngestReport
 from halo_mcp.index.store import Overview, Source, StoreInfo, ToolStats
 from halo_mcp.index.work import Work
 from halo_mcp.tools.budget import DEFAULT_CHARS, OVERVIEW_CHARS, Page, preview
@@ -20,11 +22,15 @@ from halo_mcp.tools.failures import mode_json, pattern, where
 from halo_mcp.tools.params import ALL_TRACES, Answer, Call, Filters, call_text
 from halo_mcp.tools.render import counted, duration, moment, moment_nano, names, number, pairs, share, size
 
+if TYPE_CHECKING:
+    from halo_mcp.index.quality import DataQuality
+
 _ERROR_TEXT_CHARS = 120
 _MODES_SHOWN = 5
 _TOOLS_SHOWN = 12
 _PROBLEMS_SHOWN = 3
 _NAME_CHARS = 60
+_KEYS_SHOWN = 5
 _FILTER_CHARS = 300
 _JSON_NAMES = 300
 """Of each kind of name, the most frequent; ``left_out`` counts the rest."""
@@ -79,14 +85,29 @@ def _no_dataset(roots: Sequence[Path]) -> str:
 def _source_line(source: Source) -> str:
     report = source.report
     parts = [source.name, size(source.size_bytes), f"modified {moment(source.modified_unix_nano)}"]
-    parts.append(f"{number(report.lines_read)} lines, {number(report.spans_indexed)} spans")
+    if made := format_text(report):
+        parts.append(made)
+    parts.append(f"{number(report.lines_read)} {report.records_word}, {number(report.spans_indexed)} spans")
     if report.reasons:
-        parts.append(f"{number(report.lines_skipped)} lines skipped: {pairs(report.reasons)}")
+        skipped = f"{number(report.lines_skipped)} {report.records_word} skipped: "
+        parts.append((skipped if report.lines_skipped else "") + pairs(report.reasons))
     if report.lines_repaired:
         parts.append(f"{number(report.lines_repaired)} repaired")
+    if report.repairs:
+        parts.append(f"mended: {pairs(report.repairs)}")
     if report.pending_bytes:
         parts.append(f"{size(report.pending_bytes)} of an incomplete last line waiting")
     return " · ".join(parts)
+
+
+def format_text(report: IngestReport) -> str:
+    """What a source is, and what its converted copy takes; "" for plain canonical JSON lines."""
+    if report.is_plain:
+        return ""
+    parts = [report.format, report.compression]
+    if report.converted_bytes:
+        parts.append(f"converted copy {size(report.converted_bytes)}")
+    return ", ".join(part for part in parts if part)
 
 
 def _info_json(name: str, info: StoreInfo) -> dict[str, Any]:
@@ -158,7 +179,7 @@ def _overview_lines(call: Call, filters: TraceFilters, o: Overview, info: StoreI
         yield f"exception types (original failures): {names(types, 12)}"
     yield from _tool_lines(o.tools)
     yield from _failure_lines(o.failures)
-    yield from _coverage_lines(o, info)
+    yield from _coverage_lines(o, info, call.store.quality(call.work))
     yield f"sample trace ids (spread over time): {names(o.sample_trace_ids, 4)}"
 
 
@@ -219,19 +240,22 @@ def _short(name: str) -> str:
     return preview(name, _NAME_CHARS)
 
 
-def _coverage_lines(o: Overview, info: StoreInfo) -> Iterator[str]:
+def _coverage_lines(o: Overview, info: StoreInfo, quality: DataQuality) -> Iterator[str]:
     reports = [source.report for source in info.sources]
     skipped, repaired = sum(r.lines_skipped for r in reports), sum(r.lines_repaired for r in reports)
     reasons: Counter[str] = Counter()
     for report in reports:
         reasons.update(report.reasons)
     read, indexed = sum(r.lines_read for r in reports), sum(r.spans_indexed for r in reports)
-    line = f"ingest: {len(reports)} source{'s' if len(reports) != 1 else ''}, {number(read)} lines read, "
-    line += f"{number(indexed)} spans indexed, {number(skipped)} lines skipped"
+    formats = Counter(report.format for report in reports)
+    kinds = "" if formats.keys() == {CANONICAL} else f" ({pairs(formats)})"
+    word = "lines" if formats.keys() <= {CANONICAL, UNKNOWN} else "records"
+    line = f"ingest: {counted(len(reports), 'source')}{kinds}, {number(read)} {word} read, "
+    line += f"{number(indexed)} spans indexed, {number(skipped)} {word} skipped"
     yield line + (f" ({pairs(reasons)})" if reasons else "") + (f", {number(repaired)} repaired" if repaired else "")
     problems = [(source.name, problem) for source in info.sources for problem in source.report.problems]
     for name, problem in problems[:_PROBLEMS_SHOWN]:
-        yield f"  {name} line {number(problem.line_number)} (byte {problem.byte_offset}): {problem.reason}"
+        yield f"  {name} {problem.where}: {problem.reason}"
     c = o.coverage
     lacking = {
         "kind": share(c.without_kind, o.total_spans),
@@ -245,6 +269,9 @@ def _coverage_lines(o: Overview, info: StoreInfo) -> Iterator[str]:
     yield "spans without: " + (", ".join(named) or "nothing missing (kind, session, start, agent, model, tokens)")
     if o.missing_parents:
         yield f"{counted(o.missing_parents, 'span')} with a parent that is not in the data"
+    if quality.unknown_attributes:
+        keys = names((f"{_short(key)} {number(count)}" for key, count in quality.unknown_attributes), _KEYS_SHOWN)
+        yield f"attributes that no rule reads (of {counted(quality.sampled_spans, 'sampled span')}): {keys}"
 
 
 def _next_steps(call: Call, filters: TraceFilters, o: Overview) -> str:

@@ -53,7 +53,7 @@ def test_a_missing_file(tmp_path: Path) -> None:
 def test_a_directory_without_traces(tmp_path: Path) -> None:
     write_lines(tmp_path / "runs" / "notes.txt", b"hello")
     assert refusal(tmp_path, "runs", SourceNotFound) == snapshot(
-        "The directory DIR/runs holds no .jsonl, .ndjson or .json file. Check the path given to "
+        "The directory DIR/runs holds no trace file (.jsonl, .json, .gz, ...). Check the path given to "
         "halo-mcp; relative paths start at its working directory."
     )
 
@@ -69,8 +69,8 @@ def test_a_file_without_spans_is_refused_with_what_to_do(tmp_path: Path) -> None
     (tmp_path / "empty.jsonl").write_bytes(b"")
     assert refusal(tmp_path, "empty.jsonl") == snapshot(
         "DIR/empty.jsonl holds no spans that halo-mcp can read: it is empty. Expected JSON lines with "
-        "one span object (trace_id, span_id, name, ...) per line; `halo-mcp doctor DIR/empty.jsonl` "
-        "shows what each line is."
+        "one span object (trace_id, span_id, name, ...) per line, or another known trace format; "
+        "`halo-mcp doctor DIR/empty.jsonl` shows what was found."
     )
 
 
@@ -82,20 +82,22 @@ def test_a_file_with_nothing_but_a_byte_order_mark_is_empty(tmp_path: Path) -> N
     assert refused_content(tmp_path, b"\xef\xbb\xbf\n") == snapshot("it is empty")
 
 
-def test_compressed_files(tmp_path: Path) -> None:
-    plain = line(span()) + b"\n"
+def test_compressed_files_of_no_known_format(tmp_path: Path) -> None:
+    plain = b"2026-03-02 INFO started\n"
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
-        file.writestr("traces.jsonl", plain)
+        file.writestr("traces.jsonl", line(span()))
     assert refused_content(tmp_path, gzip.compress(plain)) == snapshot(
-        "it is gzip-compressed; decompress it first (gunzip)"
+        "it is gzip-compressed, and its content is of no known format"
     )
-    assert refused_content(tmp_path, archive.getvalue()) == snapshot("it is a zip archive; unpack it first")
+    assert refused_content(tmp_path, archive.getvalue()) == snapshot(
+        "it is a zip archive of no known format; unpack it first"
+    )
     assert refused_content(tmp_path, bz2.compress(plain)) == snapshot(
-        "it is bzip2-compressed; decompress it first (bunzip2)"
+        "it is bzip2-compressed, and its content is of no known format"
     )
     assert refused_content(tmp_path, b"\x28\xb5\x2f\xfd\x00\x01\n") == snapshot(
-        "it is zstd-compressed; decompress it first (unzstd)"
+        "it is zstd-compressed, and damaged or empty"
     )
 
 
@@ -106,23 +108,18 @@ def test_binary_files(tmp_path: Path) -> None:
 
 
 def test_other_json(tmp_path: Path) -> None:
-    spans = [span("s1"), span("s2")]
-    otlp = {"resourceSpans": [{"scopeSpans": [{"spans": [{"traceId": "aa", "spanId": "bb"}]}]}]}
-    assert refused_content(tmp_path, json.dumps(spans).encode() + b"\n") == snapshot(
-        "it is one JSON array, not JSON lines"
+    items = [{"a": 1}, {"a": 2}]
+    empty: Record = {"resourceSpans": [{"scopeSpans": [{"spans": []}]}]}
+    assert refused_content(tmp_path, json.dumps(items).encode() + b"\n") == snapshot(
+        "it is one JSON array of no known format"
     )
-    assert refused_content(tmp_path, json.dumps(spans, indent=2).encode()) == snapshot(
-        "it is one JSON array, not JSON lines"
+    assert refused_content(tmp_path, json.dumps(items, indent=2).encode()) == snapshot(
+        "it is one JSON array of no known format"
     )
-    assert refused_content(tmp_path, json.dumps(span(), indent=2).encode()) == snapshot(
-        "it is one pretty-printed JSON object, not JSON lines"
+    assert refused_content(tmp_path, json.dumps(items[0], indent=2).encode()) == snapshot(
+        "it is one JSON object of no known format"
     )
-    assert refused_content(tmp_path, json.dumps(otlp).encode()) == snapshot(
-        "its first line is an OTLP export request (resourceSpans), not a canonical span"
-    )
-    assert refused_content(tmp_path, json.dumps(otlp, indent=4).encode() + b"\n") == snapshot(
-        "it is one pretty-printed JSON object of OTLP export requests, not JSON lines"
-    )
+    assert refused_content(tmp_path, json.dumps(empty).encode()) == snapshot("its format is otlp-json, and it has none")
     assert refused_content(tmp_path, b'{"traceId":"a","spanId":"b","name":"n"}\n') == snapshot(
         "its first line is not a span: no trace_id"
     )
@@ -143,13 +140,12 @@ def test_text_that_is_no_json(tmp_path: Path) -> None:
 
 
 def test_long_files(tmp_path: Path) -> None:
-    otlp: Record = {"resourceSpans": [{"scopeSpans": []}]}
-    spans = [span("s1"), span("s2")]
-    assert refused_content(tmp_path, json.dumps({**otlp, "a": "x" * 100_000}).encode()) == snapshot(
-        "its first line is an OTLP export request (resourceSpans), not a canonical span"
+    text = "x" * 2_000_000
+    assert refused_content(tmp_path, json.dumps({"a": text}).encode()) == snapshot(
+        "its first line is not a span: no trace_id"
     )
-    assert refused_content(tmp_path, json.dumps(spans * 1_000, indent=2).encode()) == snapshot(
-        "it is one JSON array, not JSON lines"
+    assert refused_content(tmp_path, json.dumps([{"a": text}] * 2, indent=2).encode()) == snapshot(
+        "it is one JSON array of no known format"
     )
 
 

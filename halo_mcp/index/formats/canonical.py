@@ -10,7 +10,7 @@ import io
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final, cast
@@ -187,6 +187,24 @@ def read_line(line: bytes) -> Reading:
     return _reading_of(value, start, len(line) - start)
 
 
+def read_values(text: bytes) -> tuple[list[Json], str | None]:
+    """Every JSON object or array that stands by itself in ``text``, however dirty it is, as ``read_line``; and why some
+    of it was skipped, if it was.
+
+    Never raises on bad content. Behind damage, what is whole and ends where another one starts (or the text ends)
+    counts as standing by itself.
+    """
+
+    def why_not(value: Json, damaged: bool, end: int) -> str | None:
+        if not isinstance(value, dict | list):
+            return f"not a JSON object but {_json_type(value)}"
+        rest = text[end : end + 64].lstrip()
+        return "inside of damaged text" if damaged and rest and not rest.startswith(b"{") else None
+
+    found, problem = _read_objects(text, len(_BOM) if text.startswith(_BOM) else 0, "", why_not)
+    return [value for _, _, value in found], problem
+
+
 def parse_record(text: bytes) -> Mapping[str, Json] | None:
     """The one JSON object in ``text`` (a place the index points at), or None when it holds none."""
     try:
@@ -200,6 +218,11 @@ def parse_record(text: bytes) -> Mapping[str, Json] | None:
 def _reading_of(value: Json, start: int, length: int) -> Reading:
     problem = _why_no_span(value)
     return Reading((), problem) if problem else Reading((Found(start, length, value),), None)
+
+
+def is_span(value: Json) -> bool:
+    """Whether a JSON value is a canonical span: an object with a trace id and a span id."""
+    return _why_no_span(value) is None
 
 
 def _why_no_span(value: Json) -> str | None:
@@ -227,9 +250,24 @@ def _json_type(value: Json) -> str:
 
 
 def _read_damaged(line: bytes, start: int, strict_error: str) -> Reading:
+    def why_not(value: Json, damaged: bool, _: int) -> str | None:
+        # Inside a damaged span, links and events hold objects with ids too: a span also has a name or a start.
+        reason = _why_no_span(value)
+        inside = damaged and reason is None and not ("name" in value or "start_time" in value)
+        return "inside of damaged text" if inside else reason
+
+    found, problem = _read_objects(line, start, strict_error, why_not)
+    return Reading(tuple(Found(at, length, value) for at, length, value in found), problem)
+
+
+def _read_objects(
+    line: bytes, start: int, strict_error: str, why_not: Callable[[Json, bool, int], str | None]
+) -> tuple[list[tuple[int, int, Json]], str | None]:
+    """(start, length, value) of all values in a line that ``why_not`` (value, damaged before, end) takes, and the first
+    problem."""
     # latin-1 maps each byte to one character, so positions in text are positions in bytes.
     text = line.decode("latin-1")
-    found: list[Found] = []
+    found: list[tuple[int, int, Json]] = []
     problem: str | None = None
     position, damaged, restarts, examined = _behind_space(text, start), False, 0, 0
     while position < len(text):
@@ -245,14 +283,13 @@ def _read_damaged(line: bytes, start: int, strict_error: str) -> Reading:
                 break
             position = restart.start()
             continue
-        why_not = _why_no_span(value)
-        # Inside a damaged span, links and events hold objects with ids too: a span also has a name or a start.
-        if why_not is None and (not damaged or "name" in value or "start_time" in value):
-            found.append(Found(position, end - position, value))
+        reason = why_not(value, damaged, end)
+        if reason is None:
+            found.append((position, end - position, value))
         else:
-            problem = problem or why_not
+            problem = problem or reason
         position = _behind_space(text, end)
-    return Reading(tuple(found), problem)
+    return found, problem
 
 
 def _behind_space(text: str, position: int) -> int:

@@ -1,0 +1,35 @@
+"""The formats, in the order in which a file is shown to them: the first that knows it reads it.
+
+A new format is a module beside this one with a ``FORMAT``, and its name here. Modules are imported when first a file
+comes that is not canonical JSON lines.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib import import_module
+from typing import Final
+
+from halo_mcp.index.formats.head import Head
+from halo_mcp.index.formats.protocol import Format
+
+MODULES: Final = (
+    "canonical_json",
+    "otlp_json",
+)
+
+
+@cache
+def formats() -> tuple[Format, ...]:
+    """All of them, in order."""
+    return tuple(import_module(f"halo_mcp.index.formats.{name}").FORMAT for name in MODULES)
+
+
+def recognised(head: Head) -> Format | None:
+    """The format of a file that begins like this; None when no format knows it."""
+    return next((one for one in formats() if one.sniff(head)), None)
+
+
+def named(name: str) -> Format | None:
+    """The format of this name."""
+    return next((one for one in formats() if one.name == name), None)
