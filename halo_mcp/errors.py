@@ -7,6 +7,7 @@
     │   ├── InvalidTime          a time that is not RFC 3339 or epoch digits
     │   ├── InvalidCursor        a page cursor that belongs to another query or dataset
     │   ├── BadCheckFile         a file of checks that cannot be used
+    │   ├── BadLabelFile         a file of labels that cannot be used
     │   ├── BadRepoPath          a path in the repository that tools may not or cannot read
     │   ├── BadRevision          not a commit, tag, branch or range of the repository
     │   ├── UnknownDataset
@@ -104,6 +105,15 @@ class BadCheckFile(BadArgument):
         self.path = path
         self.reason = reason
         super().__init__(f"{shown(path)} is no file of checks that can be used: {reason.rstrip('.')}.")
+
+
+class BadLabelFile(BadArgument):
+    """A file of labels that cannot be used."""
+
+    def __init__(self, path: str, reason: str, hint: str = "See docs/outcomes.md for what is read.") -> None:
+        self.path = path
+        self.reason = reason
+        super().__init__(f"{shown(path)} cannot be used for labels: {reason.rstrip('.')}. {hint}".rstrip())
 
 
 class BadRepoPath(BadArgument):
