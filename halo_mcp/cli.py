@@ -27,8 +27,10 @@ from halo_mcp.terminal import (
     Sources,
     Where,
     app,
+    outcome_options,
     parse_filters,
     printable,
+    reads_traces,
     show,
 )
 
@@ -98,6 +100,7 @@ def serve(context: typer.Context) -> int:
 
 
 @app.command()
+@reads_traces
 def index(sources: Sources, index_dir: IndexDir = None, as_json: Json = False) -> None:
     """Build or update the indexes, and say what was read."""
     data = show(sources, index_dir, None, "list_datasets", {}, as_json)
@@ -106,6 +109,7 @@ def index(sources: Sources, index_dir: IndexDir = None, as_json: Json = False) -
 
 
 @app.command()
+@reads_traces
 def overview(
     sources: Sources,
     where: Where = [],  # noqa: B006
@@ -118,6 +122,7 @@ def overview(
 
 
 @app.command()
+@reads_traces
 def query(
     sources: Sources,
     where: Where = [],  # noqa: B006
@@ -146,6 +151,7 @@ def query(
 
 
 @app.command()
+@reads_traces
 def view(
     source: Annotated[str, typer.Argument(metavar="SOURCE")],
     trace_id: str,
@@ -177,6 +183,7 @@ def view(
 
 
 @app.command()
+@reads_traces
 def search(
     source: Annotated[str, typer.Argument(metavar="SOURCE")],
     trace_id: str,
@@ -233,11 +240,12 @@ def demo(
 
 
 @app.command()
+@reads_traces
 def doctor(
     source: Annotated[str, typer.Argument(metavar="SOURCE")], index_dir: IndexDir = None, as_json: Json = False
 ) -> None:
     """Check a file: what was read, what was not and why, line by line; and which settings are in force."""
     from halo_mcp.doctor import examine
 
-    report = examine(source, load_settings(index_dir=index_dir))
+    report = examine(source, load_settings(index_dir=index_dir, **outcome_options()))
     typer.echo(json.dumps(report.data, indent=2) if as_json else printable(report.text))

@@ -9,7 +9,19 @@ from typing import Annotated, Literal
 import typer
 
 from halo_mcp.errors import BadArgument, why_unusable
-from halo_mcp.terminal import AsWritten, Cursor, Deadline, IndexDir, Json, Sources, Where, app, parse_filters, show
+from halo_mcp.terminal import (
+    AsWritten,
+    Cursor,
+    Deadline,
+    IndexDir,
+    Json,
+    Sources,
+    Where,
+    app,
+    parse_filters,
+    reads_traces,
+    show,
+)
 
 FailOn = Literal["worse", "no-evidence", "never"]
 
@@ -19,6 +31,7 @@ def _group(flag: str, meaning: str) -> object:
 
 
 @app.command()
+@reads_traces
 def failures(
     sources: Sources,
     where: Where = [],  # noqa: B006
@@ -40,6 +53,7 @@ def failures(
 
 
 @app.command()
+@reads_traces
 def tools(
     sources: Sources,
     where: Where = [],  # noqa: B006
@@ -56,6 +70,7 @@ def tools(
 
 
 @app.command()
+@reads_traces
 def grep(
     sources: Sources,
     pattern: Annotated[str, typer.Argument(help="RE2 regex; comes last")],
@@ -86,6 +101,7 @@ def grep(
 
 
 @app.command()
+@reads_traces
 def contrast(
     sources: Sources,
     group_a: Annotated[list[str], _group("--a", "the one group; default outcome=fail")] = [],  # noqa: B006
@@ -105,6 +121,7 @@ def contrast(
 
 
 @app.command()
+@reads_traces
 def compare(
     sources: Annotated[list[str], typer.Argument(metavar="BEFORE [AFTER]", help="one source each, or one for both")],
     where_before: Annotated[list[str], _group("--where-before", "which traces are before")] = [],  # noqa: B006
@@ -131,6 +148,7 @@ def compare(
 
 
 @app.command()
+@reads_traces
 def versions(
     sources: Sources,
     where: Where = [],  # noqa: B006
@@ -145,6 +163,7 @@ def versions(
 
 
 @app.command()
+@reads_traces
 def cost(
     sources: Sources,
     where: Where = [],  # noqa: B006
@@ -162,6 +181,7 @@ def cost(
 
 
 @app.command()
+@reads_traces
 def sql(
     source: Annotated[str, typer.Argument(metavar="SOURCE")] = "",
     statement: Annotated[str, typer.Argument(metavar="'SELECT ...'", help="one statement, DuckDB dialect")] = "",
@@ -183,6 +203,7 @@ def sql(
 
 
 @app.command()
+@reads_traces
 def code(
     source: Annotated[str, typer.Argument(metavar="SOURCE")],
     file: Annotated[str, typer.Argument(metavar="FILE", help="Python to run; - reads standard input")] = "-",

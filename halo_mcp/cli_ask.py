@@ -11,7 +11,18 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 import typer
 
 from halo_mcp.errors import BadArgument
-from halo_mcp.terminal import Deadline, IndexDir, Json, Progress, Where, app, opened, parse_filters, printable
+from halo_mcp.terminal import (
+    Deadline,
+    IndexDir,
+    Json,
+    Progress,
+    Where,
+    app,
+    opened,
+    parse_filters,
+    printable,
+    reads_traces,
+)
 
 if TYPE_CHECKING:
     from halo_mcp.datasets import Datasets
@@ -25,6 +36,7 @@ _INTERRUPTED: Final = 130
 
 
 @app.command()
+@reads_traces
 def ask(
     words: Annotated[
         list[str],

@@ -12,7 +12,19 @@ import typer
 
 from halo_mcp.datasets import Datasets
 from halo_mcp.errors import BadArgument, HaloError, SourceChanged, shown, why_unusable
-from halo_mcp.terminal import Deadline, IndexDir, Json, Progress, Sources, Where, app, opened, parse_filters, printable
+from halo_mcp.terminal import (
+    Deadline,
+    IndexDir,
+    Json,
+    Progress,
+    Sources,
+    Where,
+    app,
+    opened,
+    parse_filters,
+    printable,
+    reads_traces,
+)
 
 if TYPE_CHECKING:
     from halo_mcp.index.checks import CheckResult
@@ -23,6 +35,7 @@ _BROKEN: Final = 2
 
 
 @app.command()
+@reads_traces
 def check(
     checks: Annotated[Path, typer.Argument(metavar="CHECKS.json", help="see docs/checks.md")],
     sources: Sources,

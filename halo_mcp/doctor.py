@@ -8,14 +8,15 @@ from pathlib import Path
 from typing import Any, Final
 
 from halo_mcp.config import Settings
-from halo_mcp.datasets import parse_sources
+from halo_mcp.datasets import labels_by_dataset, parse_sources
 from halo_mcp.errors import NotTraces
 from halo_mcp.index.filters import TraceFilters
 from halo_mcp.index.formats.canonical import LINE_BYTES_LIMIT, read_line
 from halo_mcp.index.local import LocalStore
-from halo_mcp.index.store import Coverage, Source
+from halo_mcp.index.store import Coverage, Overview, Source
 from halo_mcp.index.work import Work
-from halo_mcp.tools.render import moment, number, pairs, share, size
+from halo_mcp.tools.labels import label_lines, labels_json
+from halo_mcp.tools.render import counted, moment, number, pairs, share, size
 
 _LINES_EXAMINED: Final = 10
 
@@ -31,7 +32,9 @@ class Examination:
 def examine(source: str, settings: Settings) -> Examination:
     """Index ``source`` and report. Raises: SourceError, IndexFailure; not NotTraces, which is a finding."""
     ((name, paths),) = parse_sources([source]).items()
-    store = LocalStore(name, paths, settings.index_dir)
+    labels = labels_by_dataset(settings.labels, [name])
+    outcomes = settings.outcomes([*labels.get("", []), *labels.get(name, [])])
+    store = LocalStore(name, paths, settings.index_dir, outcomes=outcomes)
     lines = [f"index directory: {settings.index_dir} ({settings.origins.get('index_dir', 'default')})"]
     data: dict[str, Any] = {"index_dir": str(settings.index_dir), "origins": dict(settings.origins)}
     try:
@@ -44,6 +47,7 @@ def examine(source: str, settings: Settings) -> Examination:
     lines.append(f"{number(info.total_traces)} traces, {number(info.total_spans)} spans")
     for item in info.sources:
         lines += _source_lines(item)
+    lines += ["", "outcomes:", *_outcome_lines(overview), *(f"  {line}" for line in label_lines(info))]
     lines += ["", "fields that spans lack:", *_coverage_lines(overview.coverage, overview.total_spans)]
     if overview.missing_parents:
         lines.append(
@@ -57,8 +61,18 @@ def examine(source: str, settings: Settings) -> Examination:
         ],
         "coverage": {name: getattr(overview.coverage, name) for name in Coverage.__slots__},
         "missing_parents": overview.missing_parents,
+        "outcomes": dict(overview.outcomes),
+        "outcome_sources": dict(overview.outcome_sources),
+        **labels_json(info),
     }
     return Examination("\n".join(lines), data)
+
+
+def _outcome_lines(overview: Overview) -> Iterator[str]:
+    for outcome, count in overview.outcomes.items():
+        yield f"  {outcome}: {share(count, overview.total_traces)} of traces"
+    for source, count in overview.outcome_sources:
+        yield f"  said by {source}: {counted(count, 'trace')}"
 
 
 def _source_lines(source: Source) -> list[str]:

@@ -39,6 +39,24 @@ def parser() -> argparse.ArgumentParser:
         metavar="NAME,...",
         help="which soft-error rules count as failures; none, or names [env: HALO_MCP_SOFT_RULES]",
     )
+    result.add_argument(
+        "--labels",
+        metavar="[NAME=]FILE",
+        action="append",
+        default=[],
+        help="CSV or JSON lines with verdicts by trace or task id; may be repeated [env: HALO_MCP_LABELS]",
+    )
+    for what in ("outcome", "task"):
+        result.add_argument(
+            f"--{what}-attribute",
+            metavar="KEY",
+            action="append",
+            default=[],
+            help=f"attribute that says the {what}; may be repeated [env: HALO_MCP_{what.upper()}_ATTRIBUTE]",
+        )
+    result.add_argument(
+        "--pass-score", type=float, metavar="X", help="a score from X on passes [env: HALO_MCP_PASS_SCORE]"
+    )
     return result
 
 
@@ -52,6 +70,10 @@ def main(arguments: Sequence[str]) -> int:
             roots=given.root,
             soft_rules=given.soft_rules,
             prices=given.prices,
+            labels=given.labels,
+            outcome_attribute=given.outcome_attribute,
+            task_attribute=given.task_attribute,
+            pass_score=given.pass_score,
         )
         llm, asking = load_llm_settings(), load_ask_settings()
         datasets = Datasets(parse_sources(given.sources), settings, llm)

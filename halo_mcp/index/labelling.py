@@ -12,13 +12,13 @@ from typing import Final, NamedTuple
 from halo_mcp.index.columns import NAME_CHARS
 from halo_mcp.index.duck import quoted
 from halo_mcp.index.ids import normalize_id
-from halo_mcp.index.labels import EXAMPLES_KEPT, IdKind, Label, LabelFile, Verdict
+from halo_mcp.index.labels import EXAMPLES_KEPT, Label, LabelFile, Verdict
 from halo_mcp.index.outcomes import LABELS_TABLE
 
 _UUID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 
 
-_KINDS: Final[tuple[IdKind, ...]] = ("task", "session", "run")
+_KINDS: Final = ("task", "session", "run")
 """As the last members of ``Ids`` are ordered; a row may name several of them together."""
 
 
@@ -75,6 +75,8 @@ class Labelling:
 
         Lists as text: a million rows of VALUES would take the parser seconds.
         """
+        if not self.decided:
+            return f"CREATE TABLE {LABELS_TABLE} (trace_key BIGINT, outcome VARCHAR, score DOUBLE, source VARCHAR)"
         columns = {
             "trace_key": ((str(key) for key, _, _, _ in self.decided), "::BIGINT"),
             "outcome": ((verdict or "" for _, verdict, _, _ in self.decided), ""),
@@ -91,6 +93,9 @@ class Labelling:
             f"CREATE TABLE {LABELS_TABLE} AS SELECT trace_key, nullif(outcome, '') AS outcome, "
             f"nullif(score, '')::DOUBLE AS score, ({sources})[file + 1] AS source FROM (SELECT {', '.join(texts)})"
         )
+
+
+NO_LABELS: Final = Labelling()
 
 
 def join_labels(files: Sequence[LabelFile], traces: Iterable[Ids]) -> Labelling:
@@ -172,9 +177,7 @@ class _Traces:
 
     def fitting(self, label: Label) -> _Fitting:
         """The traces that a row is about: the one it names, or all that fit its task, session and run together."""
-        ids: dict[IdKind, str] = {
-            kind: value[:NAME_CHARS].strip() for kind, value in label.ids.items() if kind != "trace"
-        }
+        ids: dict[str, str] = {kind: value[:NAME_CHARS].strip() for kind, value in label.ids.items() if kind != "trace"}
         if given := label.ids.get("trace"):
             return _Fitting(self._named(given), exact=True)
         if given := ids.pop("any", "") if len(ids) == 1 else "":
@@ -206,7 +209,7 @@ class _Traces:
         return found if len(found) == 1 else ()
 
 
-def _fits(trace: Ids, kind: IdKind, name: str) -> bool:
+def _fits(trace: Ids, kind: str, name: str) -> bool:
     """Whether nothing that the trace says contradicts this name."""
     own = trace[2:][_KINDS.index(kind)]
     return own is None or own.strip() == name

@@ -18,7 +18,7 @@ import numpy as np
 
 from halo_mcp.index import columns
 from halo_mcp.index.duck import bounded, connect, failing_as_index, fetch_arrays
-from halo_mcp.index.labelling import Ids, Labelling, join_labels
+from halo_mcp.index.labelling import NO_LABELS, Ids, Labelling, join_labels
 from halo_mcp.index.labels import LabelFile
 from halo_mcp.index.outcomes import FULL_SCORE, UNIT_SCORES_END, OutcomeView
 from halo_mcp.index.places import Places
@@ -100,9 +100,8 @@ class Snapshot:
                 self._db.execute(statement)
             named = {row[0] for row in self._db.execute("SELECT DISTINCT file FROM superseded").fetchall()}
             self._dead = named & {segment.file for segment in manifest.segments}
-            self.highest_score = self._highest_score()
-            """Of all traces, as their spans say; 0 without any."""
-            usual = FULL_SCORE if self.highest_score <= UNIT_SCORES_END else None
+            self._highest = self._highest_score()
+            usual = FULL_SCORE if self._highest <= UNIT_SCORES_END else None
             self._outcomes = OutcomeView(usual if pass_score is None else pass_score, labelled=bool(labels))
             self.labelling = self._joined(labels)
             for statement in self._statements():
@@ -114,11 +113,12 @@ class Snapshot:
         """Whether the view ``facets`` is there: it counts no span that is superseded."""
 
     @property
-    def scores_undecided(self) -> bool:
-        """Whether scores on spans decide nothing, because nobody said from where on they pass."""
-        return self._outcomes.pass_score is None
+    def undecided_score(self) -> float | None:
+        """The highest score on spans, where scores decide nothing because nobody said from where on they pass."""
+        return self._highest if self._outcomes.pass_score is None else None
 
     def _highest_score(self) -> float:
+        """Of all traces, as their spans say; 0 without any."""
         tables = range(len(self.manifest.segments))
         scores = " UNION ALL ".join(f"SELECT max(score) AS s FROM s{no}.traces" for no in tables)
         row = self._db.execute(f"SELECT coalesce(max(s), 0) FROM ({scores})").fetchone() if scores else None
@@ -126,7 +126,7 @@ class Snapshot:
 
     def _joined(self, labels: Sequence[LabelFile]) -> Labelling:
         if not labels:
-            return Labelling()
+            return NO_LABELS
         selects = trace_selects(self.manifest.segments, self._dead)
         sql = " UNION ALL ".join(f"SELECT {', '.join(Ids._fields)} FROM ({select})" for select in selects)
         return join_labels(labels, [Ids(*row) for row in self._db.execute(sql).fetchall()] if sql else [])
