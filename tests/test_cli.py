@@ -312,6 +312,12 @@ index directory: TMP/index (environment)
 TMP/traces.jsonl: 1.7 KB, modified TIME
   4 lines read, 4 spans, 0 lines skipped, 0 repaired (glued, badly encoded or oversized lines that held spans)
 
+outcomes:
+  pass: 0 of traces
+  fail: 1 (50%) of traces
+  unknown: 1 (50%) of traces
+  said by task.outcome: 1 trace
+
 fields that spans lack:
   observation kind: 0 of spans
   session id: 4 (100%) of spans
@@ -344,6 +350,11 @@ TMP/dirty.jsonl: 809 B, modified TIME
   line 2 (byte 334): cut off before the end of the object
   line 3 (byte 369): not JSON: invalid literal, expected 'null'
   line 4 (byte 378): no trace_id
+
+outcomes:
+  pass: 0 of traces
+  fail: 0 of traces
+  unknown: 1 (100%) of traces
 
 fields that spans lack:
   observation kind: 1 (50%) of spans

@@ -174,7 +174,7 @@ _SAID_COLUMNS: Final[tuple[Column, ...]] = (
     Column("cached_input_tokens", "BIGINT", "Prompt tokens served from a cache; some sources count them in input_tokens, some beside.", _integer(semconv.CACHED_INPUT_TOKENS), "tokens"),
     Column("session_id", "VARCHAR", "Session or conversation.", _name(_first(semconv.SESSION_ID))),
     Column("project_id", "VARCHAR", "HALO project id.", _name(_first(semconv.PROJECT_ID))),
-    Column("task_key", "VARCHAR", "Which task was attempted; pairs runs.", _USUAL["task_key"]),
+    Column("task_key", "VARCHAR", "Which task was attempted; pairs runs.", _name(USUAL_KEYS.task_key())),
     Column("run_id", "VARCHAR", "Which run of the harness.", _name(_first(semconv.RUN_ID))),
     Column("outcome", "VARCHAR", "pass or fail as the span says; NULL when it does not say.", _USUAL["outcome"]),
     Column("score", "DOUBLE", "Score or reward as the span says.", _USUAL["score"]),
@@ -367,8 +367,10 @@ def own_select(rows: str, keys: OutcomeKeys = USUAL_KEYS) -> str:
     events = f'CASE WHEN len(events) > 0 THEN events ELSE attributes."{semconv.EVENTS_ATTRIBUTE}" END'
     exception = f"list_filter({events}, lambda e: e.name = {quoted(semconv.EXCEPTION_EVENT)})[1]"
     raw = f"SELECT *, attributes AS a, {exception} AS exception FROM {rows}"
-    said = f"SELECT {derived(_changed(_SAID_COLUMNS, keys.own()))}, {failure_columns.inputs()} FROM ({raw})"
-    names = ", ".join(column.name for column in _SAID_COLUMNS)
+    own = keys.own()
+    first = _changed((c for c in _SAID_COLUMNS if c.name not in own), {"task_key": _name(keys.task_key())})
+    said = f"SELECT {derived(first)}, {keys.said()}, {failure_columns.inputs()} FROM ({raw})"
+    names = ", ".join(f"{own[c.name]} AS {c.name}" if c.name in own else c.name for c in _SAID_COLUMNS)
     return f"SELECT {names}, {derived(_FAILURE_COLUMNS)} FROM ({failure_columns.stages(said, _HARD_TEXT)})"
 
 

@@ -57,23 +57,30 @@ class OutcomeKeys:
         """Keys that count on roots only."""
         return () if self.outcome else (*semconv.ROOT_OUTCOME, *semconv.ROOT_SCORE)
 
+    def said(self) -> str:
+        """What ``own`` needs of a raw row with the attributes ``a``, for a SELECT list."""
+        named = ("verdict", self._verdicts), ("score", self._scores)
+        values = (f"{self._first(keys)} AS {name}_said, {self._which(keys)} AS {name}_key" for name, keys in named)
+        return ", ".join(values)
+
     def own(self) -> dict[str, str]:
-        """SQL of the columns that depend on the keys, over a raw row with the attributes ``a``."""
-        verdict, score = self._first(self._verdicts), self._first(self._scores)
-        verdict_word, score_word = _word(verdict, _WORDS_AND_DIGITS), _word(score, semconv.OUTCOME_VALUES)
-        number = f"try_cast({score} AS DOUBLE)"
+        """SQL of the columns that say outcomes, over a row with what ``said`` gives and ``observation_kind``."""
+        verdict = _word("verdict_said", _WORDS_AND_DIGITS)
+        word, number = _word("score_said", semconv.OUTCOME_VALUES), "try_cast(score_said AS DOUBLE)"
         number = f"CASE WHEN isfinite({number}) THEN {number} END"
-        which = f"CASE WHEN {verdict_word} IS NOT NULL THEN {self._which(self._verdicts)} "
-        which += f"WHEN {score_word} IS NOT NULL OR {number} IS NOT NULL THEN {self._which(self._scores)} END"
+        which = f"CASE WHEN {verdict} IS NOT NULL THEN verdict_key "
+        which += f"WHEN {word} IS NOT NULL OR {number} IS NOT NULL THEN score_key END"
         # Only where some key has a value: most spans say nothing, and that shall cost nothing.
-        said = f"({verdict} IS NOT NULL OR {score} IS NOT NULL)" + ("" if self.outcome else _NO_TOOL)
-        own = {
-            "outcome": f"CASE WHEN {said} THEN coalesce({verdict_word}, {score_word}) END",
+        said = "(verdict_said IS NOT NULL OR score_said IS NOT NULL)" + ("" if self.outcome else _NO_TOOL)
+        return {
+            "outcome": f"CASE WHEN {said} THEN coalesce({verdict}, {word}) END",
             "score": f"CASE WHEN {said} THEN {number} END",
             "outcome_key": f"CASE WHEN {said} THEN {which} END",
         }
-        task = self.task or semconv.TASK_KEY
-        return own | {"task_key": f"left(coalesce({', '.join(map(self._value, task))}), 500)"}
+
+    def task_key(self) -> str:
+        """SQL of the task, over a raw row with the attributes ``a``."""
+        return f"coalesce({', '.join(map(self._value, self.task or semconv.TASK_KEY))})"
 
     def _value(self, key: str) -> str:
         on_span = f"nullif(a.{identifier(key)}, '')"
@@ -87,7 +94,7 @@ class OutcomeKeys:
     def _which(self, keys: Sequence[str]) -> str:
         """The first of the keys that has a value."""
         branches = " ".join(f"WHEN {self._value(key)} IS NOT NULL THEN {quoted(key)}" for key in keys)
-        return f"CASE {branches} END" if keys else "NULL"
+        return f"CASE {branches} END" if keys else "NULL::VARCHAR"
 
     def of_trace(self, roots_first: str) -> dict[str, str]:
         """SQL of the columns of ``traces`` that depend on the keys; ``roots_first`` orders its spans."""
