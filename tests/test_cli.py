@@ -393,6 +393,10 @@ def test_an_argument_wins_over_the_environment_and_that_over_the_default(tmp_pat
         "HALO_MCP_ROOTS": f"{tmp_path / 'a'}{os.pathsep}{tmp_path / 'b'}",
         "HALO_MCP_SOFT_RULES": "refusal, timeout",
         "HALO_MCP_PRICES": str(prices),
+        "HALO_MCP_LABELS": f"a.csv{os.pathsep}new=b.csv",
+        "HALO_MCP_OUTCOME_ATTRIBUTE": "verdict,grade",
+        "HALO_MCP_TASK_ATTRIBUTE": "ticket",
+        "HALO_MCP_PASS_SCORE": "4",
     }
     default = load_settings(environ={})
     assert (default.deadline_s, default.roots, set(default.origins.values())) == (DEFAULT_DEADLINE_S, (), {"default"})
@@ -400,6 +404,9 @@ def test_an_argument_wins_over_the_environment_and_that_over_the_default(tmp_pat
     assert (from_environment.index_dir, from_environment.deadline_s) == (tmp_path / "env", 7.0)
     assert from_environment.roots == (tmp_path / "a", tmp_path / "b")
     assert from_environment.soft_rules == ("refusal", "timeout")
+    assert (from_environment.labels, from_environment.pass_score) == (("a.csv", "new=b.csv"), 4.0)
+    assert from_environment.outcome_attribute == ("verdict", "grade")
+    assert from_environment.task_attribute == ("ticket",)
     assert set(from_environment.origins.values()) == {"environment"}
     given = load_settings(
         index_dir=tmp_path / "arg",
@@ -407,8 +414,13 @@ def test_an_argument_wins_over_the_environment_and_that_over_the_default(tmp_pat
         roots=[tmp_path],
         soft_rules="none",
         prices=prices,
+        labels=["c.csv"],
+        outcome_attribute=["mine"],
+        task_attribute=["case"],
+        pass_score=0.5,
         environ=environment,
     )
+    assert (given.labels, given.outcome_attribute, given.task_attribute) == (("c.csv",), ("mine",), ("case",))
     assert given.soft_rules == ()
     assert (given.index_dir, given.deadline_s, given.roots) == (tmp_path / "arg", 3.0, (tmp_path,))
     assert set(given.origins.values()) == {"argument"}
