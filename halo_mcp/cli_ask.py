@@ -26,7 +26,19 @@ from halo_mcp.cli_llm import (
 )
 from halo_mcp.errors import BadArgument, shown, why_unusable
 from halo_mcp.runs import RunFiles
-from halo_mcp.terminal import Deadline, IndexDir, Json, Progress, Redact, Where, app, opened, parse_filters, printable
+from halo_mcp.terminal import (
+    Deadline,
+    IndexDir,
+    Json,
+    Progress,
+    Redact,
+    Where,
+    app,
+    opened,
+    parse_filters,
+    printable,
+    reads_traces,
+)
 
 if TYPE_CHECKING:
     from halo_mcp.config import Settings
@@ -58,6 +70,7 @@ class _Wanted:
 
 
 @app.command()
+@reads_traces
 def ask(
     words: Annotated[
         list[str],

@@ -331,6 +331,18 @@ what spans say, by kind:
 
 attributes that no rule reads (of 4 sampled spans):
   user: 1
+outcomes:
+  pass: 0 of traces
+  fail: 1 (50%) of traces
+  unknown: 1 (50%) of traces
+  said by task.outcome: 1 trace
+
+fields that spans lack:
+  observation kind: 0 of spans
+  session id: 4 (100%) of spans
+  start time: 0 of spans
+  model name: 0 of LLM spans
+  token counts: 0 of LLM spans
 """)
 
 
@@ -373,6 +385,18 @@ what spans say, by kind:
   end time on 1 of 1 LLM spans, 1 of 1 SPAN spans
 
 attributes that no rule reads (of 2 sampled spans): none
+outcomes:
+  pass: 0 of traces
+  fail: 0 of traces
+  unknown: 1 (100%) of traces
+
+fields that spans lack:
+  observation kind: 1 (50%) of spans
+  session id: 2 (100%) of spans
+  start time: 0 of spans
+  model name: 1 (100%) of LLM spans
+  token counts: 1 (100%) of LLM spans
+  parent in the data: 1 (50%) name one that is not there
 """)
     data = halo.json("doctor", path)
     assert (data["total_spans"], data["sources"][0]["lines_skipped"]) == (2, 3)
@@ -407,6 +431,10 @@ def test_an_argument_wins_over_the_environment_and_that_over_the_default(tmp_pat
         "HALO_MCP_ENABLE": "ask",
         "HALO_MCP_DISABLE": "run_code, query_sql",
         "HALO_MCP_REPO_PATH": "agent",
+        "HALO_MCP_LABELS": f"a.csv{os.pathsep}new=b.csv",
+        "HALO_MCP_OUTCOME_ATTRIBUTE": "verdict,grade",
+        "HALO_MCP_TASK_ATTRIBUTE": "ticket",
+        "HALO_MCP_PASS_SCORE": "4",
     }
     default = load_settings(environ={})
     assert (default.deadline_s, default.roots, set(default.origins.values())) == (DEFAULT_DEADLINE_S, (), {"default"})
@@ -416,6 +444,9 @@ def test_an_argument_wins_over_the_environment_and_that_over_the_default(tmp_pat
     assert from_environment.soft_rules == ("refusal", "timeout")
     assert (from_environment.enable, from_environment.disable) == (("ask",), ("run_code", "query_sql"))
     assert from_environment.repo_path == Path("agent")
+    assert (from_environment.labels, from_environment.pass_score) == (("a.csv", "new=b.csv"), 4.0)
+    assert from_environment.outcome_attribute == ("verdict", "grade")
+    assert from_environment.task_attribute == ("ticket",)
     assert set(from_environment.origins.values()) == {"environment"}
     given = load_settings(
         index_dir=tmp_path / "arg",
@@ -426,8 +457,13 @@ def test_an_argument_wins_over_the_environment_and_that_over_the_default(tmp_pat
         enable=["run_code"],
         disable=["ask", "query_sql"],
         repo_path=tmp_path,
+        labels=["c.csv"],
+        outcome_attribute=["mine"],
+        task_attribute=["case"],
+        pass_score=0.5,
         environ=environment,
     )
+    assert (given.labels, given.outcome_attribute, given.task_attribute) == (("c.csv",), ("mine",), ("case",))
     assert given.soft_rules == ()
     assert (given.enable, given.disable) == (("run_code",), ("ask", "query_sql"))
     assert (given.index_dir, given.deadline_s, given.roots) == (tmp_path / "arg", 3.0, (tmp_path,))
