@@ -313,6 +313,12 @@ serve --http: 127.0.0.1:8000, this machine only
 TMP/traces.jsonl: 1.7 KB, modified TIME
   4 lines read, 4 spans, 0 lines skipped, 0 repaired (glued, badly encoded or oversized lines that held spans)
 
+outcomes:
+  pass: 0 of traces
+  fail: 1 (50%) of traces
+  unknown: 1 (50%) of traces
+  said by task.outcome: 1 trace
+
 traces that are not whole: none
 
 what spans say, by kind:
@@ -331,18 +337,6 @@ what spans say, by kind:
 
 attributes that no rule reads (of 4 sampled spans):
   user: 1
-outcomes:
-  pass: 0 of traces
-  fail: 1 (50%) of traces
-  unknown: 1 (50%) of traces
-  said by task.outcome: 1 trace
-
-fields that spans lack:
-  observation kind: 0 of spans
-  session id: 4 (100%) of spans
-  start time: 0 of spans
-  model name: 0 of LLM spans
-  token counts: 0 of LLM spans
 """)
 
 
@@ -371,6 +365,11 @@ TMP/dirty.jsonl: 809 B, modified TIME
   line 3 (byte 369): not JSON: invalid literal, expected 'null'
   line 4 (byte 378): no trace_id
 
+outcomes:
+  pass: 0 of traces
+  fail: 0 of traces
+  unknown: 1 (100%) of traces
+
 traces that are not whole:
   spans with a parent that is not in the data: 1
 
@@ -385,18 +384,6 @@ what spans say, by kind:
   end time on 1 of 1 LLM spans, 1 of 1 SPAN spans
 
 attributes that no rule reads (of 2 sampled spans): none
-outcomes:
-  pass: 0 of traces
-  fail: 0 of traces
-  unknown: 1 (100%) of traces
-
-fields that spans lack:
-  observation kind: 1 (50%) of spans
-  session id: 2 (100%) of spans
-  start time: 0 of spans
-  model name: 1 (100%) of LLM spans
-  token counts: 1 (100%) of LLM spans
-  parent in the data: 1 (50%) name one that is not there
 """)
     data = halo.json("doctor", path)
     assert (data["total_spans"], data["sources"][0]["lines_skipped"]) == (2, 3)
@@ -435,6 +422,8 @@ def test_an_argument_wins_over_the_environment_and_that_over_the_default(tmp_pat
         "HALO_MCP_OUTCOME_ATTRIBUTE": "verdict,grade",
         "HALO_MCP_TASK_ATTRIBUTE": "ticket",
         "HALO_MCP_PASS_SCORE": "4",
+        "HALO_MCP_REDACT": "1",
+        "HALO_MCP_NO_PAYLOADS": "1",
     }
     default = load_settings(environ={})
     assert (default.deadline_s, default.roots, set(default.origins.values())) == (DEFAULT_DEADLINE_S, (), {"default"})
@@ -447,6 +436,7 @@ def test_an_argument_wins_over_the_environment_and_that_over_the_default(tmp_pat
     assert (from_environment.labels, from_environment.pass_score) == (("a.csv", "new=b.csv"), 4.0)
     assert from_environment.outcome_attribute == ("verdict", "grade")
     assert from_environment.task_attribute == ("ticket",)
+    assert (from_environment.redact, from_environment.no_payloads) == (True, True)
     assert set(from_environment.origins.values()) == {"environment"}
     given = load_settings(
         index_dir=tmp_path / "arg",
@@ -461,10 +451,13 @@ def test_an_argument_wins_over_the_environment_and_that_over_the_default(tmp_pat
         outcome_attribute=["mine"],
         task_attribute=["case"],
         pass_score=0.5,
+        redact=False,
+        no_payloads=False,
         environ=environment,
     )
     assert (given.labels, given.outcome_attribute, given.task_attribute) == (("c.csv",), ("mine",), ("case",))
     assert given.soft_rules == ()
+    assert (given.redact, given.no_payloads) == (False, False)
     assert (given.enable, given.disable) == (("run_code",), ("ask", "query_sql"))
     assert (given.index_dir, given.deadline_s, given.roots) == (tmp_path / "arg", 3.0, (tmp_path,))
     assert set(given.origins.values()) == {"argument"}
