@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -33,13 +33,13 @@ class RunFiles:
         except UnknownRun:
             return False
 
-    def save(self, run_id: str, saved: Mapping[str, Any], clean: Callable[[str], str] = str) -> None:
-        """Replace the saved state of a run as a whole. ``clean`` takes secrets out of the text. Raises: OSError."""
+    def save(self, run_id: str, saved: Mapping[str, Any]) -> None:
+        """Replace the saved state of a run as a whole. Raises: OSError."""
         path = self._path(run_id, "state")
         path.parent.mkdir(parents=True, exist_ok=True)
         # Not orjson: it refuses the halves of surrogate pairs that models sometimes send.
         temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        temporary.write_text(clean(json.dumps(saved)), encoding="utf-8")
+        temporary.write_text(json.dumps(saved), encoding="utf-8")
         temporary.replace(path)
 
     def copy_transcript(self, run_id: str, target: Path) -> None:

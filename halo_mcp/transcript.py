@@ -19,7 +19,7 @@ import orjson
 from halo_mcp.engine.prompts import CALL_SUBAGENT
 from halo_mcp.engine.run import Run
 from halo_mcp.engine.state import Agent
-from halo_mcp.engine.types import Event, Json, Message, Turn
+from halo_mcp.engine.types import Event, Json, Message, Turn, each_text
 from halo_mcp.engine.wires import Request
 from halo_mcp.index import semconv
 
@@ -62,8 +62,8 @@ class Transcript:
         sent += [{"role": "user", "content": request.note}] if request.note else []
         attributes: Json = {
             semconv.MODEL_NAME[0]: request.model,
-            semconv.INPUT_MESSAGES[0]: _json(sent),
-            semconv.OUTPUT_MESSAGES[0]: _json([_message(Message("assistant", turn.text, turn))]),
+            semconv.INPUT_MESSAGES[0]: self._cleaned(sent),
+            semconv.OUTPUT_MESSAGES[0]: self._cleaned([_message(Message("assistant", turn.text, turn))]),
             semconv.FINISH_REASON[0]: turn.finish,
         }
         if usage:
@@ -98,7 +98,7 @@ class Transcript:
         text = item.text if item else ""
         attributes |= {
             semconv.TOOL_NAME[0]: data["tool"],
-            semconv.INPUT_VALUE[0]: _json(item.arguments) if item else "{}",
+            semconv.INPUT_VALUE[0]: self._cleaned(item.arguments) if item else "{}",
             semconv.OUTPUT_VALUE[0]: text,
         }
         error = text[:_ERROR_CHARS] if data["failed"] else ""
@@ -122,13 +122,17 @@ class Transcript:
             "scope": {"name": "halo_mcp.engine", "version": "1"},
             "attributes": {_KIND: kind, **attributes},
         }
-        line = self._run.clean(_json(span))
+        line = _json(each_text(span, self._run.clean))
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with self._path.open("a", encoding="utf-8") as lines:
                 lines.write(line + "\n")
         except OSError as error_:
             self._run.warn(None, f"The transcript is incomplete: {error_.strerror or error_}.")
+
+    def _cleaned(self, value: Json | Sequence[Any]) -> str:
+        """JSON for an attribute; cleaned before it is one text, in which a replaced word could break it."""
+        return _json(each_text(value, self._run.clean))
 
     def _span_id(self, key: str) -> str:
         return _digest(f"{self._run.run_id} {key}", 16)

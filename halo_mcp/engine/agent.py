@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Final
 
 import anyio
@@ -26,7 +25,7 @@ from halo_mcp.engine.run import Run
 from halo_mcp.engine.salvage import salvage
 from halo_mcp.engine.state import Agent
 from halo_mcp.engine.subagents import child_of, tools_for
-from halo_mcp.engine.types import AgentResult, Call, FinalAnswer, Json, Tool, ToolSpec, Turn
+from halo_mcp.engine.types import AgentResult, Call, FinalAnswer, Json, Tool, ToolSpec, Turn, each_text
 from halo_mcp.engine.wires import Request
 from halo_mcp.errors import ContextOverflow, EngineError, GaveUp, HaloError
 
@@ -204,7 +203,7 @@ def _context_item(run: Run, arguments: Json) -> tuple[str, str]:
 async def _final(run: Run, agent: Agent, call: Call) -> str:
     """Accept an answer as the agent's result, or say why it goes back."""
     # An endpoint that repeats a key in an error, or a model that was told one, must not bring it to the client.
-    arguments = replace(call, arguments=run.clean(call.arguments)).parse()
+    arguments = each_text(call.parse(), run.clean)
     if arguments is None:
         return _unreadable(agent)
     try:

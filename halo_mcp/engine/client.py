@@ -30,6 +30,8 @@ class Endpoint:
 
     def __init__(self, settings: LLMSettings) -> None:
         self.settings = settings
+        self.secrets = settings.secrets
+        """Taken out of everything that leaves the engine."""
         self._client: AsyncOpenAI | None = None
         self._quirks: dict[str, Quirks] = {}
 

@@ -121,12 +121,12 @@ class Run:
 
     def clean(self, text: str) -> str:
         """The text without the endpoint's secrets."""
-        return redact(text, self.endpoint.settings.secrets)
+        return redact(text, self.endpoint.secrets)
 
     # -- the saved state -----------------------------------------------------------------------------------------
 
     def state(self) -> Json:
-        """Everything needed to go on, as JSON. Holds tool results, and neither settings nor secrets."""
+        """Everything needed to go on, as JSON. Holds tool results and no settings; `clean` what is kept of it."""
         return {
             "version": STATE_VERSION,
             "run_id": self.run_id,

@@ -27,6 +27,19 @@ def well_formed_json(value: Any) -> Any:
     return json.loads(well_formed(text)) if _SURROGATE.search(text) else value
 
 
+def each_text(value: Any, change: Callable[[str], str]) -> Any:
+    """The JSON value with ``change`` made to all its texts, but for the keys of objects."""
+    match value:
+        case str():
+            return change(value)
+        case dict():
+            return {key: each_text(item, change) for key, item in cast("Json", value).items()}
+        case list() | tuple():
+            return [each_text(item, change) for item in cast("list[Any]", value)]
+        case _:
+            return value
+
+
 @dataclass(frozen=True, slots=True)
 class ToolSpec:
     """What a model is told about a tool."""

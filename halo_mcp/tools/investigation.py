@@ -15,7 +15,7 @@ from halo_mcp.engine.client import Endpoint
 from halo_mcp.engine.run import Hooks, Run, RunResult
 from halo_mcp.engine.settings import Limits, LLMSettings
 from halo_mcp.engine.settings import ModelPrice as EnginePrice
-from halo_mcp.engine.types import Event, well_formed
+from halo_mcp.engine.types import Event, each_text, well_formed
 from halo_mcp.index.prices import PriceTable
 from halo_mcp.runs import RunFiles
 from halo_mcp.tools.agent_map import reading_tools
@@ -86,8 +86,11 @@ class Investigator:
         }
 
         async def checkpoint(state: Mapping[str, Any]) -> None:
+            def write() -> None:
+                self.files.save(run.run_id, each_text({**saved, "state": state}, run.clean))
+
             try:
-                await anyio.to_thread.run_sync(self.files.save, run.run_id, {**saved, "state": state}, run.clean)
+                await anyio.to_thread.run_sync(write)
             except OSError as error:
                 run.warn(None, f"The run cannot be saved, so it could not be resumed: {error.strerror or error}.")
 

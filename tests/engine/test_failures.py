@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import email.utils
+import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from halo_mcp.engine.budget import Meter
 from halo_mcp.engine.failures import Quirks, classify, redact, retry_after
@@ -46,6 +49,19 @@ def test_a_window_is_only_ever_lowered() -> None:
 def test_keys_are_taken_out_of_messages() -> None:
     text = redact("key sk-abcdefgh1 and Bearer abc.def and hunter22", ["hunter22"])
     assert text == "key [redacted] and Bearer [redacted] and [redacted]"
+
+
+@pytest.mark.parametrize(
+    "words", ["invalid bearer token", "Bearer token.", "the key-value-store", "bearer authentication"]
+)
+def test_words_about_keys_are_not_taken_for_keys(words: str) -> None:
+    assert redact(words) == words
+
+
+@given(st.text(), st.sampled_from(["", " bearer x1.y", "Bearer abcd.1234", "sk-12345678"]), st.text())
+def test_json_without_its_keys_is_still_json(before: str, key: str, after: str) -> None:
+    text = json.dumps({"text": before + key, "next": after})
+    assert [*json.loads(redact(text))] == ["text", "next"]
 
 
 def test_a_childs_meter_counts_against_its_parents() -> None:

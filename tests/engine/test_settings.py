@@ -92,6 +92,30 @@ def test_headers_that_the_sdk_reads_by_itself_are_secrets_too() -> None:
     assert "tok-4711" not in repr(settings)
 
 
+@pytest.mark.parametrize(
+    "shown",
+    [
+        'key a"b/c+é=1!',
+        r'{"key": "a\"b/c+\u00e9=1!"}',
+        r'{"key": "a\"b/c+é=1!"}',
+        "?key=a%22b%2Fc%2B%C3%A9%3D1%21",
+        "http://me:p%40ss-w0rd@host/v1",
+        "password p@ss-w0rd",
+        "Authorization: Basic bWU6cEBzcy13MHJk",
+    ],
+)
+def test_a_secret_is_known_in_every_spelling(shown: str) -> None:
+    settings = LLMSettings(api_key='a"b/c+é=1!', base_url="http://me:p%40ss-w0rd@host/v1")
+    hidden = redact(shown, settings.secrets)
+    assert "[redacted]" in hidden
+    assert not any(part in hidden for part in ("c+", "c%2B", "ss-w0rd", "bWU6"))
+
+
+def test_what_an_address_holds_for_its_server_alone_is_secret_and_short_words_are_not() -> None:
+    settings = LLMSettings(base_url="https://tok-4711@host/v1?api-key=abcd-9", headers={"X-Debug": "true"})
+    assert redact('tok-4711 {"ok": true} abcd-9', settings.secrets) == '[redacted] {"ok": true} [redacted]'
+
+
 def test_neither_the_sdk_nor_its_http_client_logs_requests_whatever_openai_log_says() -> None:
     """In a process of its own: the first import of the SDK decides."""
     script = (

@@ -21,6 +21,7 @@ from mcp.client.stdio import stdio_client
 from halo_mcp.config import Settings
 from halo_mcp.datasets import Datasets
 from halo_mcp.engine.settings import Api, Limits, LLMSettings
+from halo_mcp.runs import RunFiles
 from halo_mcp.server import create_server
 from tests.builders import span, write_lines
 from tests.engine.fake_llm import FakeLLM, Json, Reply, Script, Status, answer, tool_results
@@ -373,3 +374,19 @@ async def test_a_key_that_everyone_repeats_is_in_no_answer_log_or_file(tmp_path:
     for path in files:
         assert KEY.encode() not in path.read_bytes(), path
     assert KEY not in json.dumps(said)
+
+
+async def test_words_about_keys_break_neither_an_answer_nor_what_is_saved(tmp_path: Path) -> None:
+    said = "The gateway refused: invalid bearer token"
+    count = Reply(calls=[("count_traces", {"filters": {"has_text": "Bearer token"}})])
+    async with asking(tmp_path, [count, answer(said), answer(said)]) as asker:
+        result = await asker.ask("Why are calls refused with an invalid bearer token?")
+    assert (result["status"], result["answer"], result["problems"]) == ("complete", said, [])
+    saved = RunFiles(tmp_path / "index").load(result["run_id"])
+    assert saved["state"]["agents"][0]["result"]["answer"] == said
+    spans = [
+        json.loads(line) for line in RunFiles(tmp_path / "index").transcript(result["run_id"]).read_text().splitlines()
+    ]
+    assert [
+        message["role"] for span in spans for message in json.loads(span["attributes"].get("llm.input_messages", "[]"))
+    ]
