@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import email.utils
-import json
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -98,7 +97,7 @@ def classify(error: Exception, wire: Wire, secrets: Sequence[str] = ()) -> Decis
             if _is_context(error.code, message):
                 return Decision("context", message, window=_window(message))
             return Decision("fatal" if _QUOTA.search(f"{error.code} {message}") else "retry", message)
-        case MalformedReply() | json.JSONDecodeError() | UnicodeDecodeError():
+        case MalformedReply() | ValueError() | RecursionError():  # no JSON, or JSON that Python cannot hold
             return Decision("malformed", message)
         case TimeoutError() | httpx2.HTTPError() | httpx2.StreamError() | OSError():
             return Decision("retry", message or "the request timed out")

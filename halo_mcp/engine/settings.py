@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import importlib.util
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -54,9 +55,10 @@ class Limits:
     verify_rounds: int = 1
     """How often an answer goes back with the problems that verification found."""
 
-    def lowered(self, **wanted: float | None) -> Limits:
+    def lowered(self, /, **wanted: float | None) -> Limits:
         """These limits with the given ones lowered; None and higher values change nothing. Raises: BadArgument."""
         known = {item.name for item in fields(self)}
+        whole = {item.name for item in fields(self) if item.type == "int"}
         changes: dict[str, Any] = {}
         for name, value in wanted.items():
             if name not in known:
@@ -64,9 +66,11 @@ class Limits:
             if value is None:
                 continue
             _check_limit(name, value)
+            if name in whole and value % 1:
+                raise BadArgument(f"{name}={value:g} is not possible: give a whole number.")
             mine = getattr(self, name)
             if mine is None or value < mine:
-                changes[name] = value
+                changes[name] = int(value) if name in whole else value
         return replace(self, **changes)
 
 
@@ -155,6 +159,12 @@ class LLMSettings:
             return "no model is chosen. Set HALO_MCP_MODEL to let halo-mcp send trace excerpts to a model"
         if not self.api_key and not self.base_url:
             return "HALO_MCP_MODEL is set, but neither OPENAI_API_KEY nor OPENAI_BASE_URL is"
+        if self.base_url and not _is_address(self.base_url):
+            return "OPENAI_BASE_URL is no address such as http://127.0.0.1:11434/v1"
+        if not all(
+            text.isascii() and text.isprintable() for text in (self.api_key, *self.headers.values(), *self.sdk_secrets)
+        ):
+            return "OPENAI_API_KEY, or a header, has characters that cannot be sent: copy it again, without quotes"
         if importlib.util.find_spec("openai") is None:
             return "the openai package is not installed"
         return None
@@ -217,6 +227,8 @@ def load_llm_settings(environ: Mapping[str, str] | None = None, **given: Any) ->
         raise BadArgument(f"Unknown settings among: {', '.join(limits)}.") from None
     for name, value in limits.items():
         _check_limit(name, value)
+    if (temperature := values.get("temperature")) is not None and not math.isfinite(temperature):
+        raise BadArgument(f"temperature={temperature} is not possible: give a number.")
     for name in ("context_tokens", "idle_s", "turn_s", "max_output_tokens"):
         if values.get(name) is not None:
             _check_limit(name, values[name])
@@ -264,3 +276,11 @@ def _numbers(
             if name != "temperature":
                 _check_limit(name, found[name])
     return found
+
+
+def _is_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0 and url.isprintable()
+    except ValueError:
+        return False

@@ -64,10 +64,9 @@ class Investigator:
         self.endpoint = Endpoint(settings)
         self.files = RunFiles(datasets.settings.index_dir)
 
-    def limits(self, effort: Effort = "normal", **budget: float) -> Limits:
+    def limits(self, effort: Effort = "normal", /, **budget: float) -> Limits:
         """The server's limits, lowered. Raises: BadArgument."""
-        whole = {name: int(value) if value % 1 == 0 else value for name, value in budget.items()}
-        return self.settings.limits.lowered(**EFFORTS[effort]).lowered(**whole)
+        return self.settings.limits.lowered(**EFFORTS[effort]).lowered(**budget)
 
     def prepare(self, question: Question, limits: Limits, on_event: Callable[[Run, Event], None]) -> Run:
         """A run that is ready to be asked; nothing is sent yet. Raises: UnknownDataset, EngineUnavailable."""

@@ -20,6 +20,7 @@ from halo_mcp.errors import BadArgument, GaveUp, MalformedReply, ModelRejected
 from tests.engine.fake_llm import (
     FakeLLM,
     Hang,
+    Raw,
     Reply,
     Status,
     Step,
@@ -89,6 +90,17 @@ async def test_a_stream_that_ends_before_its_finish_does_not_count_even_with_who
     played = await play([cut, answer("ok")], wire)
     assert (played.result.result.answer, played.result.result.tool_calls) == ("ok", 0)
     assert asked_calls(played.server.requests[1]) == []
+
+
+@WIRES
+async def test_json_that_python_cannot_hold_is_a_failed_request_and_no_crash(wire: Wire) -> None:
+    bombs = [
+        Raw(b'data: {"id": ' + b"[" * 100_000 + b"\n\n"),
+        Raw(b'data: {"id": ' + b"9" * 5_000 + b"}\n\n"),
+        Raw(b"data: \xff\xfe{}\n\n"),
+    ]
+    played = await play([LOOK, *bombs, answer("ok")], wire)
+    assert (played.result.result.status, played.result.result.answer) == ("complete", "ok")
 
 
 @WIRES

@@ -137,6 +137,8 @@ async def test_questions_that_cannot_be_asked_are_one_sentence_and_cost_nothing(
         {"question": "q", "budget": {"max_seconds": -1}},
         {"question": "q", "budget": {"max_usd": 0}},
         {"question": "q", "budget": {"dollars": 1}},
+        {"question": "q", "budget": {"effort": 1}},
+        {"question": "q", "budget": {"max_parallel": 1.5}},
         {"question": "q", "filters": {"outcome": ["odd"]}},
     ]
     async with asking(tmp_path, []) as asker:
@@ -149,6 +151,8 @@ async def test_questions_that_cannot_be_asked_are_one_sentence_and_cost_nothing(
             "max_seconds=-1 is not possible: give a number above 0.",
             "max_usd=0 is not possible: give a number above 0.",
             "There is no limit 'dollars'. Limits: llm_failures, max_depth, max_input_tokens, max_output_tokens, max_parallel, max_requests, max_seconds, max_turns, max_usd, nudges, refusals, run_turns, sub_turns, verify_rounds.",
+            "There is no limit 'effort'. Limits: llm_failures, max_depth, max_input_tokens, max_output_tokens, max_parallel, max_requests, max_seconds, max_turns, max_usd, nudges, refusals, run_turns, sub_turns, verify_rounds.",
+            "max_parallel=1.5 is not possible: give a whole number.",
             """\
 Invalid arguments for ask:
 - filters.outcome.0: Input should be 'pass', 'fail' or 'unknown'
