@@ -30,6 +30,10 @@ from halo_mcp.engine.wires import Request
 from halo_mcp.errors import ContextOverflow, EngineError, GaveUp, HaloError
 
 MAX_FIELD_ERRORS: Final = 4
+MAX_CALLS: Final = 32
+"""Of one turn; more are answered without being run."""
+PAID_GRACE_S: Final = 10.0
+"""How long a paid tool may put together what it has when the time of the run is over."""
 
 
 async def run_agent(run: Run, agent: Agent, tools: Sequence[ToolSpec]) -> AgentResult:
@@ -108,14 +112,15 @@ async def _act(run: Run, agent: Agent, tools: Sequence[ToolSpec], calls: Sequenc
     """Answer every call of the last turn: tools side by side, the final answer after them."""
     finals = [call for call in calls if call.name == FINAL_ANSWER]
     others = [call for call in calls if call.name != FINAL_ANSWER]
-    shown: dict[str, tuple[str, str]] = {}
+    others, left_out = others[:MAX_CALLS], others[MAX_CALLS:]
+    shown = {call.id: (f"not run: more than {MAX_CALLS} calls in one turn", "") for call in left_out}
     siblings = sum(call.name == CALL_SUBAGENT for call in others)
 
     async def one(call: Call) -> None:
         shown[call.id] = await _call(run, agent, tools, call, siblings)
 
     if agent.stop:
-        shown = {call.id: ("not run: this was the last turn", "") for call in others}
+        shown |= {call.id: ("not run: this was the last turn", "") for call in others}
     else:
         async with anyio.create_task_group() as group:
             for call in others:
@@ -154,7 +159,7 @@ async def _call(run: Run, agent: Agent, tools: Sequence[ToolSpec], call: Call, s
             return _context_item(run, arguments)
         else:
             assert isinstance(tool, Tool)
-            with anyio.fail_after(run.meter.remaining_s()):
+            with anyio.fail_after(run.meter.remaining_s() + (PAID_GRACE_S if tool.paid else 0)):
                 text = await tool.call(arguments)
     except TimeoutError:
         text, failed = "error: stopped, the time of this run is over", True

@@ -55,6 +55,8 @@ class Tool(ToolSpec):
     """Something a model may call. ``call`` returns text; what it raises becomes text for the model."""
 
     call: Callable[[Json], Awaitable[str]]
+    paid: bool = False
+    """It asks the model too: it ends by itself when the budget does, and what it returned is part of any answer."""
 
 
 @dataclass(frozen=True, slots=True)

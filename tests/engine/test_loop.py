@@ -187,6 +187,16 @@ async def test_a_call_cut_off_by_the_output_limit_is_explained(wire: Wire) -> No
 
 
 @WIRES
+async def test_no_more_than_32_calls_of_a_turn_are_run_and_each_is_answered(wire: Wire) -> None:
+    many = Reply(calls=[("view_trace", {"n": n}) for n in range(500)])
+    played = await play([many, answer("ok")], wire)
+    texts = [*tool_results(played.server.requests[1]).values()]
+    assert [("trace" in text) for text in texts] == [True] * 32 + [False] * 468
+    assert set(texts[32:]) == {"not run: more than 32 calls in one turn"}
+    assert (played.result.result.status, played.result.tool_calls) == ("complete", 32)
+
+
+@WIRES
 async def test_call_ids_that_repeat_are_made_different(wire: Wire) -> None:
     same = Reply(calls=[("view_trace", {"n": 1}), ("view_trace", {"n": 2})], ids=["a", "a"])
     # On chat the two would share an index as well, as servers that repeat ids do not.
