@@ -128,7 +128,7 @@ class Transcript:
             with self._path.open("a", encoding="utf-8") as lines:
                 lines.write(line + "\n")
         except OSError as error_:
-            self._run.warn(None, f"The transcript is incomplete: {error_.strerror or error_}.")
+            self._incomplete(error_)
 
     def _cleaned(self, value: Json | Sequence[Any]) -> str:
         """JSON for an attribute; cleaned before it is one text, in which a replaced word could break it."""
@@ -140,18 +140,25 @@ class Transcript:
     def _without_root(self) -> float:
         """Take an early root span out of a transcript that goes on; returns the earliest start, 0.0 without spans."""
         root, kept, starts = self._span_id("agent root"), list[bytes](), list[float]()
-        for line in self._path.read_bytes().splitlines():
-            try:
-                span = orjson.loads(line)
-            except ValueError:  # the last line of a process that was killed
-                continue
-            starts.append(_seconds(span["start_time"]))
-            if span["span_id"] != root:
-                kept.append(line)
-        temporary = self._path.with_suffix(".tmp")
-        temporary.write_bytes(b"".join(line + b"\n" for line in kept))
-        temporary.replace(self._path)
+        try:
+            for line in self._path.read_bytes().splitlines():
+                try:
+                    span = orjson.loads(line)
+                    starts.append(_seconds(span["start_time"]))
+                    keep = span["span_id"] != root
+                except (ValueError, KeyError, TypeError):  # the last line of a process that was killed
+                    continue
+                if keep:
+                    kept.append(line)
+            temporary = self._path.with_suffix(".tmp")
+            temporary.write_bytes(b"".join(line + b"\n" for line in kept))
+            temporary.replace(self._path)
+        except OSError as error:
+            self._incomplete(error)
         return min(starts, default=0.0)
+
+    def _incomplete(self, error: OSError) -> None:
+        self._run.warn(None, f"The transcript is incomplete: {error.strerror or error}.")
 
 
 def _seconds(moment: str) -> float:

@@ -14,10 +14,11 @@ from mcp.server.mcpserver.tools import Tool
 from mcp_types import CallToolResult, TextContent
 from pydantic import Field
 
+from halo_mcp.engine.ask import checked_question
 from halo_mcp.engine.run import Run
 from halo_mcp.engine.settings import LLMSettings
 from halo_mcp.engine.types import Event
-from halo_mcp.errors import BadArgument, HaloError, UnknownRun
+from halo_mcp.errors import HaloError, UnknownRun
 from halo_mcp.index.filters import TraceFilters
 from halo_mcp.jobs import Job, Spending
 from halo_mcp.tools.ask_text import outcome_text
@@ -150,8 +151,7 @@ async def _ask(
     response_format: ResponseFormat,
     ctx: Context[Serving],
 ) -> CallToolResult:
-    if not asked.text.strip():
-        raise BadArgument("The question is empty: say what you want to know about the traces.")
+    checked_question(asked.text)
     job = _started(desk, asked, effort, budget)
     try:
         await _follow(ctx, job, desk.jobs.settings.wait_s)

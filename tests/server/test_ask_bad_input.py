@@ -133,6 +133,7 @@ async def test_a_page_that_is_no_endpoint_is_one_sentence(tmp_path: Path) -> Non
 async def test_questions_that_cannot_be_asked_are_one_sentence_and_cost_nothing(tmp_path: Path) -> None:
     bad: list[dict[str, Any]] = [
         {"question": " \n "},
+        {"question": "why? " * 200_000},
         {"question": "q", "budget": {"max_turns": 0}},
         {"question": "q", "budget": {"max_seconds": -1}},
         {"question": "q", "budget": {"max_usd": 0}},
@@ -147,6 +148,7 @@ async def test_questions_that_cannot_be_asked_are_one_sentence_and_cost_nothing(
     assert errors == snapshot(
         [
             "The question is empty: say what you want to know about the traces.",
+            "The question has 999,999 characters, and every request would repeat it: at most 100,000 are taken.",
             "max_turns=0 is not possible: give a number above 0.",
             "max_seconds=-1 is not possible: give a number above 0.",
             "max_usd=0 is not possible: give a number above 0.",
