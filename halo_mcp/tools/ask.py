@@ -167,9 +167,9 @@ def _started(desk: Serving, asked: Question, effort: Effort, budget: Mapping[str
     """Raises: BadArgument, Busy."""
     left, made = desk.jobs.left(), desk.investigator
     limits = made.limits(effort, **budget)
-    limits = limits.lowered(
-        max_input_tokens=left.tokens, max_output_tokens=min(left.tokens, limits.max_output_tokens), max_usd=left.usd
-    )
+    # Both kinds are held until the job ends, and come out of the same total.
+    output = min(limits.max_output_tokens, -(-left.tokens // 2))
+    limits = limits.lowered(max_output_tokens=output, max_input_tokens=max(1, left.tokens - output), max_usd=left.usd)
 
     def told(run: Run, event: Event) -> None:
         if words := step(run, event):
