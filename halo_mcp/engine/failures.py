@@ -44,7 +44,7 @@ _WINDOW: Final = re.compile(
 )
 _QUOTA: Final = re.compile(r"insufficient_quota|billing|exceeded your current quota|credit balance", re.IGNORECASE)
 _KEYS: Final = re.compile(
-    r"\b(?:sk|pk|rk|gsk|xai|key)-(?=[\w-]*\d)[\w-]{8,}"
+    r"\b(?:sk|pk|rk|gsk|xai|key(?=-[\w-]*\d))-[\w-]{8,}"
     r"|(?<=bearer )(?=[\w~+/-]*[\d.][\w~+/-]|[\w~+/-]{20})[\w.~+/-]+=*",
     re.IGNORECASE,
 )
