@@ -161,6 +161,9 @@ async def test_rows_that_were_paid_for_are_in_the_answer_when_time_runs_out() ->
     async def read(_: MapArguments) -> Texts:
         return Texts(texts)
 
+    async def judged(rows: Sequence[Row]) -> list[str]:
+        return ["as checked" for _ in rows]
+
     def model(request: Json) -> Step:
         if not (found := traces_read(request)):
             return Reply(calls=[("map_traces", {"question": "?"})])
@@ -171,12 +174,12 @@ async def test_rows_that_were_paid_for_are_in_the_answer_when_time_runs_out() ->
         endpoint = Endpoint(settings_for(server))
         await endpoint.client()  # the first one takes its time
         run = Run(endpoint, (), limits=Limits(max_seconds=3.0))
-        run.root_tools = map_tools(lambda: run, Reading(read, fine, no_problems))
+        run.root_tools = map_tools(lambda: run, Reading(read, judged, no_problems))
         result = (await ask(run, "why?")).result
         await endpoint.aclose()
         await server.idle()
     assert (result.status, result.stop_reason) == ("partial", "seconds")
-    assert "trace t0 · disk full" in result.answer
+    assert "trace t0 · disk full ·  · no quote (as checked)" in result.answer
     assert "not read: trace t2: " in result.answer
 
 
