@@ -194,7 +194,7 @@ def _with_model(datasets: Datasets, settings: LLMSettings, wanted: _Wanted) -> s
             if wanted.telemetry:
                 _telemetry_path(run_id)
             started.append(run_id)
-            return await (made.ask(run, asked) if saved is None else made.resume(run, saved))
+            return await (made.ask(run, asked) if saved is None else made.resume(run, run_id, saved))
         finally:
             await made.aclose()
 
