@@ -16,6 +16,7 @@ from halo_mcp.index.formats.protocol import Format
 MODULES: Final = (
     "canonical_json",
     "otlp_json",
+    "langfuse",
 )
 
 

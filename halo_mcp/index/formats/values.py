@@ -9,6 +9,8 @@ from decimal import Decimal, InvalidOperation
 from functools import lru_cache
 from typing import Any, Final, cast
 
+import orjson
+
 from halo_mcp.index import semconv
 from halo_mcp.index.formats.protocol import CHANGED_IDS, NO_ZONE, NULL_END, Record, Report
 from halo_mcp.index.ids import normalize_id
@@ -190,6 +192,50 @@ def key_values(items: Json) -> dict[str, Json]:
 def attribute_value(value: Json) -> Json:
     """A value as an attribute holds it: a scalar as it is, anything else as its JSON text; None stays None."""
     return value if value is None or isinstance(value, str | int | float) else json_text(value)
+
+
+def parsed(value: Json) -> Json:
+    """What the text of a JSON object, array or text holds; anything else as it is."""
+    if isinstance(value, str) and value.lstrip()[:1] in ("{", "[", '"'):
+        try:
+            return orjson.loads(value)
+        except (orjson.JSONDecodeError, UnicodeEncodeError):
+            return value
+    return value
+
+
+def dotted(members: Mapping[str, Json], prefix: str = "") -> dict[str, Json]:
+    """Nested objects, and lists of objects, as one object with dotted keys: ``{"a": {"b": [{"c": 1}]}}`` is
+    ``a.b.0.c``. Lists of scalars stay lists, and empty objects nothing. Raises: RecursionError."""
+    found: dict[str, Json] = {}
+    for key, value in members.items():
+        if isinstance(value, list) and any(isinstance(item, dict) for item in as_list(value)):
+            value = {str(index): item for index, item in enumerate(as_list(value))}
+        if isinstance(value, dict):
+            found |= dotted(as_mapping(value), f"{prefix}{key}.")
+        else:
+            found[f"{prefix}{key}"] = value
+    return found
+
+
+def observation_kind(attributes: Mapping[str, Json]) -> str:
+    """The kind of observation by the first rule of ``semconv.KIND_RULES`` that knows the value of its key; ""."""
+    for key, kinds in semconv.KIND_RULES:
+        value = attributes.get(key)
+        if isinstance(value, str) and (kind := kinds.get(value.lower())):
+            return kind
+    return ""
+
+
+def whole_number(value: Json) -> int | None:
+    """A count, also one written as text or with a zero fraction; None when it is none, or negative."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    text = str(value).strip()
+    if not _NUMBER.fullmatch(text):
+        return None
+    number = Decimal(text)
+    return int(number) if 0 <= number < 10**18 and number == int(number) else None
 
 
 def given(attributes: Mapping[str, Json]) -> dict[str, Json]:
