@@ -182,11 +182,11 @@ def test_messages_of_langchain_are_readable() -> None:
 
 
 def test_what_is_no_observation_is_told() -> None:
-    found = read(export(observation("a"), cast("Any", 7), {"type": "SPAN"}))
+    found = read(export(observation("a"), {"type": "SPAN"}, cast("Any", 7)))
     assert [span["span_id"] for span in found.spans][-1] == "a"
     assert [(where.partition(", ")[2], why) for where, why in found.skipped] == [
-        ("observation 2", "an observation that is no object"),
-        ("observation 3", "no span id"),
+        ("observation 3", "an observation that is no object"),
+        ("observation 2", "no span id"),
     ]
 
 

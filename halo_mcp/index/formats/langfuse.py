@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
 from halo_mcp.index import semconv
-from halo_mcp.index.formats.chat import payload
 from halo_mcp.index.formats.head import Head
+from halo_mcp.index.formats.payloads import payload
 from halo_mcp.index.formats.protocol import MADE_ROOTS, WRAPPED_CALLS, Format, Record, Report
 from halo_mcp.index.formats.trace_file import TraceFile
 from halo_mcp.index.formats.values import (
@@ -23,6 +23,7 @@ from halo_mcp.index.formats.values import (
     nanoseconds,
     observation_kind,
     parsed,
+    per_part,
     per_record,
     span,
     whole_number,
@@ -175,18 +176,17 @@ def _of_trace(trace: Members, items: Sequence[Json], report: Report) -> Iterator
         yield _trace_span(trace, trace_id, found, facts | scores.pop("", {}), report)
         if found:
             report.repaired(MADE_ROOTS)
-    for number, one in enumerate(found):
-        try:
-            extra = dict(scores.get(one.id, {}))
-            if one is single:
-                extra |= facts | _trace_payload(trace, one) | scores.get("", {})
-            elif session := facts.get(semconv.SESSION_ID[0]):
-                extra[semconv.SESSION_ID[0]] = session
-            parent = trace_id if trace and single is None and not one.parent else ROOT
-            yield _span(one, extra, parent, report, trace_id)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            reason = str(error) if type(error) is ValueError else "an observation not shaped as expected"
-            report.skip(reason, whole=False, place=f"observation {number + 1}")
+
+    def made(one: _Observation) -> Record:
+        extra = dict(scores.get(one.id, {}))
+        if one is single:
+            extra |= facts | _trace_payload(trace, one) | scores.get("", {})
+        elif session := facts.get(semconv.SESSION_ID[0]):
+            extra[semconv.SESSION_ID[0]] = session
+        parent = trace_id if trace and single is None and not one.parent else ROOT
+        return _span(one, extra, parent, report, trace_id)
+
+    yield from per_part(found, report, "observation", made)
 
 
 def _unwrap(found: Sequence[_Observation], report: Report) -> None:

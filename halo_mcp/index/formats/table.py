@@ -17,6 +17,14 @@ MODULES: Final = (
     "canonical_json",
     "otlp_json",
     "langfuse",
+    "patronus",
+    "phoenix",
+    "otel_sdk",
+    "mlflow",
+    "jaeger",
+    "zipkin",
+    "langsmith",
+    "openai_agents",
 )
 
 
