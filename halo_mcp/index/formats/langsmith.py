@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import Final
+from typing import Final, cast
 
 from halo_mcp.index import semconv
 from halo_mcp.index.formats.head import Head
@@ -209,7 +209,7 @@ def _unwrapped(value: Json) -> Json:
         ((key, held),) = members.items()
         if key in ("input", "output") and held not in (None, ""):
             return held
-    return value if members or isinstance(value, str | list) else None
+    return None if isinstance(value, dict) and not members else cast("Json", value)
 
 
 def _events(items: Json, report: Report) -> list[dict[str, Json]]:

@@ -129,7 +129,7 @@ def _span(item: Json, around: Json, traces: _Traces, report: Report) -> Record:
     about = traces.of_span(trace_id)
     error = as_mapping(parsed(get("error")))
     failure = as_text(error.get("message")) or (as_text(get("error")) if not error else json_text(error))
-    attributes = given(_attributes(kind, data) | about)
+    attributes = given({**_attributes(kind, data), **about})
     if detail := error.get("data"):
         attributes["error.data"] = attribute_value(detail)
     name = as_text(data.get("name") or data.get("model"))

@@ -36,7 +36,6 @@ _WHOLE: Final = (
     "llm.invocation_parameters",
     "tool.parameters",
     "llm.prompt_template.variables",
-    "session",
 )
 """Attributes that stay one value, however nested they are."""
 _READ: Final = frozenset(
