@@ -64,11 +64,16 @@ def test_a_span_of_zipkin_becomes_a_canonical_one() -> None:
 
 
 def test_both_sides_of_a_shared_span_of_zipkin_are_kept() -> None:
-    found = read(ZIPKIN)
+    client = ZIPKIN[0][0]
+    shared = {"kind": "SERVER", "shared": True, "localEndpoint": {"serviceName": "llm"}, "tags": {}}
+    found = read([client, client | shared])
     server = found.by_id["a100000000000001-server"]
-    assert server["parent_span_id"] == "a100000000000001"
+    assert (server["parent_span_id"], server["status"]["code"]) == ("a100000000000001", "STATUS_CODE_UNSET")
     assert server["attributes"]["source.span_id"] == "a100000000000001"
-    assert found.report.repairs == {NULL_END: 1}
+
+
+def test_a_span_of_zipkin_that_did_not_end_is_counted() -> None:
+    assert read(ZIPKIN).report.repairs == {NULL_END: 1}
 
 
 def test_spans_of_zipkin_in_one_array_or_as_lines() -> None:
@@ -95,7 +100,7 @@ def test_integer_nanoseconds_and_agents_of_hand_written_spans(tmp_path: Path) ->
 
 def test_a_store_counts_the_spans_of_both(tmp_path: Path) -> None:
     store = open_store(tmp_path, SAMPLES / "jaeger.ui.json", SAMPLES / "zipkin.traces.json")
-    assert (store.info().total_traces, store.info().total_spans) == (3, 5)
+    assert (store.info().total_traces, store.info().total_spans) == (3, 4)
 
 
 def test_real_spans_of_an_sdk_are_read_in_full(tmp_path: Path) -> None:
