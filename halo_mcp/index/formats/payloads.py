@@ -21,6 +21,7 @@ _ITEM_TYPES: Final = frozenset(
 )
 _NOT_SAID: Final = ("example", "id", "response_metadata", "usage_metadata", "invalid_tool_calls", "lc_attributes")
 """Of a LangChain message: bookkeeping, not words."""
+_SYSTEM: Final = ("system", "instructions", "system_instruction", "systemInstruction")
 _LISTS: Final = ("messages", "input", "output", "contents")
 
 
@@ -32,7 +33,7 @@ def split_messages(value: Json) -> tuple[list[Json], dict[str, Json]]:
     for key in _LISTS:
         if found := _messages(members.get(key)):
             return found, {name: held for name, held in members.items() if name != key}
-    for key in ("choices", "generations"):
+    for key in ("choices", "generations", "candidates"):
         if found := [message for item in _flat(members.get(key)) for message in _of_choice(item)]:
             return found, {name: held for name, held in members.items() if name != key}
     if members.get("role") and any(key in members for key in ("content", "tool_calls", "parts")):
@@ -49,13 +50,28 @@ def payload(value: Json, *, output: bool, llm: bool) -> dict[str, Json]:
     if llm:
         messages, rest = split_messages(value)
         if messages:
-            key = semconv.OUTPUT_MESSAGES[0] if output else semconv.INPUT_MESSAGES[0]
-            beside = "llm.response" if output else semconv.INVOCATION_PARAMETERS
             rest = {name: held for name, held in rest.items() if held not in (None, "", [], {})}
-            found: dict[str, Json] = {key: json_text(messages)}
-            return found | ({beside: json_text(rest)} if rest else {})
+            return _output(messages, rest) if output else _input(messages, rest)
     key = semconv.OUTPUT_VALUE[0] if output else semconv.INPUT_VALUE[0]
     return given({key: attribute_value(value)})
+
+
+def _output(messages: list[Json], rest: Mapping[str, Json]) -> dict[str, Json]:
+    return given({semconv.OUTPUT_MESSAGES[0]: json_text(messages), "llm.response": json_text(rest) if rest else None})
+
+
+def _input(messages: list[Json], rest: dict[str, Json]) -> dict[str, Json]:
+    """Messages, with the system prompt and the tools that stand beside them."""
+    system = next((rest.pop(key) for key in _SYSTEM if rest.get(key)), None)
+    tools = rest.pop("tools") if isinstance(rest.get("tools"), list) else None
+    return given(
+        {
+            semconv.INPUT_MESSAGES[0]: json_text(messages),
+            semconv.SYSTEM_INSTRUCTIONS[0]: attribute_value(system),
+            semconv.TOOL_DEFINITIONS[0]: attribute_value(tools),
+            semconv.INVOCATION_PARAMETERS: json_text(rest) if rest else None,
+        }
+    )
 
 
 def langchain_metadata(value: Json) -> Mapping[str, Json]:
@@ -96,12 +112,16 @@ def _is_message(item: Json) -> bool:
 
 def _of_choice(item: Json) -> list[Json]:
     choice = as_mapping(item)
-    message = as_mapping(choice.get("message"))
+    message = as_mapping(choice.get("message") or choice.get("content"))
     if not message:
         text = choice.get("text")
         return [{"role": "assistant", "content": text}] if isinstance(text, str) and text else []
     found = _message(message)
-    reason = choice.get("finish_reason") or as_mapping(choice.get("generation_info")).get("finish_reason")
+    reason = (
+        choice.get("finish_reason")
+        or choice.get("finishReason")
+        or as_mapping(choice.get("generation_info")).get("finish_reason")
+    )
     return [found | {"finish_reason": reason} if isinstance(reason, str) and reason else found]
 
 
