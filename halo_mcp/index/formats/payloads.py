@@ -128,7 +128,8 @@ def _of_choice(item: Json) -> list[Json]:
 def _message(item: Mapping[str, Json]) -> dict[str, Json]:
     kwargs = as_mapping(item.get("kwargs"))
     left: dict[str, Any] = dict(kwargs or item)
-    named = str(as_list(item.get("id"))[-1:]).partition("Message")[0].strip("['").lower() if kwargs else ""
+    path = as_list(item.get("id")) if kwargs else []
+    named = str(path[-1]).partition("Message")[0].lower() if path else ""
     kind = left.get("type")
     if "role" not in left and (named or kind in _LANGCHAIN_TYPES):
         role = named or str(kind)
