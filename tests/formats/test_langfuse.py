@@ -190,6 +190,27 @@ def test_what_is_no_observation_is_told() -> None:
     ]
 
 
+def texts(value: Any) -> set[str]:
+    """Every text of some length in a JSON value, also in JSON inside of texts."""
+    if isinstance(value, str):
+        try:
+            inner = json.loads(value)
+        except ValueError:
+            inner = value
+        return {value} if inner == value or not isinstance(inner, dict | list | str) else texts(inner)
+    items: list[Any] = list(cast("Any", value).values()) if isinstance(value, dict) else value
+    return {text for item in items for text in texts(item)} if isinstance(value, dict | list) else set()
+
+
+@pytest.mark.parametrize("path", sorted(REAL.glob("*.json")), ids=lambda path: path.stem)
+def test_no_text_of_a_real_export_is_lost(path: Path, tmp_path: Path) -> None:
+    document = json.loads(path.read_bytes())
+    kept = texts(read_file(path, tmp_path).spans)
+    for one in [document["trace"], *document["observations"]]:
+        for key in ("name", "input", "output", "metadata", "statusMessage", "model", "modelParameters", "promptName"):
+            assert {text for text in texts(one.get(key)) if len(text) > 12} <= kept
+
+
 @pytest.mark.parametrize("path", sorted(REAL.glob("*.json")), ids=lambda path: path.stem)
 def test_real_exports_are_read_in_full(path: Path, tmp_path: Path) -> None:
     document = json.loads(path.read_bytes())

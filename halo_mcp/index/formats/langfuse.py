@@ -214,6 +214,7 @@ def _span(one: _Observation, extra: Members, parent: str, report: Report, trace_
             semconv.OBSERVATION_KIND: one.kind,
             _TYPE: record.get("type"),
             semconv.MODEL_NAME[0]: _model(record),
+            semconv.PROJECT_ID[0]: _get(record, "projectId"),
             semconv.PROMPT_VERSION[1]: _get(record, "promptVersion"),
             "langfuse.observation.level": level if level != "DEFAULT" else "",
             "langfuse.observation.status_message": message if level != "ERROR" else "",

@@ -147,7 +147,6 @@ def _span(item: Json, around: Json, traces: _Traces, report: Report) -> Record:
         status=ERROR if failure else UNSET,
         message=failure,
         attributes=attributes,
-        resource={semconv.SERVICE_NAME: about.get("agent.workflow.name", "")},
         scope={"name": "openai-agents-sdk"},
         report=report,
     )
