@@ -16,6 +16,15 @@ from halo_mcp.index.formats.protocol import Format
 MODULES: Final = (
     "canonical_json",
     "otlp_json",
+    "langfuse",
+    "patronus",
+    "phoenix",
+    "otel_sdk",
+    "mlflow",
+    "jaeger",
+    "zipkin",
+    "langsmith",
+    "openai_agents",
 )
 
 

@@ -178,7 +178,7 @@ class TraceFile:
         """The items of an array, each read by itself."""
         text, number, refused = _Text(self._reader), 0, 0
         text.fill()
-        text.behind("[")
+        text.enter()
         while text.behind(_SPACE + ","):
             if text.starts("]"):
                 break
@@ -256,6 +256,11 @@ class _Text:
                 return True
             if not self.fill():
                 return False
+
+    def enter(self) -> None:
+        """Move behind the bracket that opens the array, and behind no other."""
+        self.behind(_SPACE)
+        self._at += 1
 
     def starts(self, character: str) -> bool:
         return self._text.startswith(character, self._at)
