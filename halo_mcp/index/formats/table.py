@@ -16,6 +16,10 @@ from halo_mcp.index.formats.protocol import Format
 MODULES: Final = (
     "canonical_json",
     "otlp_json",
+    "atif",
+    "mini_swe_agent",
+    "swe_agent",
+    "tau_bench",
 )
 
 

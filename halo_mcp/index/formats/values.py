@@ -37,7 +37,8 @@ _STATUSES: Final[Mapping[str, str]] = {
     **dict.fromkeys(("OK", "STATUS_CODE_OK", "1"), OK),
     **dict.fromkeys(("ERROR", "STATUS_CODE_ERROR", "2"), ERROR),
 }
-_FAULTS: Final = (AttributeError, IndexError, KeyError, OverflowError, RecursionError, TypeError, ValueError)
+FAULTS: Final = (AttributeError, IndexError, KeyError, OverflowError, RecursionError, TypeError, ValueError)
+"""What reading an ill-shaped record raises."""
 
 
 def per_record(
@@ -48,7 +49,7 @@ def per_record(
     for value in values:
         try:
             spans = list(spans_of(value))
-        except _FAULTS as error:
+        except FAULTS as error:
             report.skip(str(error) if type(error) is ValueError else f"not shaped as expected ({type(error).__name__})")
             continue
         yield from spans
