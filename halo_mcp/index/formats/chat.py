@@ -177,12 +177,17 @@ class Talk:
 
     def time_of(self, message: Mapping[str, Json]) -> int | None:
         """When it was written, in nanoseconds; None when the source does not say."""
-        return next((time for key in _TIMES if (time := nanoseconds(message.get(key))) is not None), None)
+        return time_of(message)
 
     def answer_attributes(self, message: Mapping[str, Json]) -> dict[str, Json]:
         """What else is known about an answer."""
         reason = as_text(message.get("finish_reason") or message.get("stop_reason"))
         return usage(message.get("usage")) | {semconv.FINISH_REASON[0]: reason}
+
+
+def time_of(message: Mapping[str, Json]) -> int | None:
+    """When a message was written, in nanoseconds; None when it does not say."""
+    return next((time for key in _TIMES if (time := nanoseconds(message.get(key))) is not None), None)
 
 
 def plain(content: Json) -> Json:

@@ -88,10 +88,23 @@ class Trajectory:
         start = self._clock if time is None or synthetic else time
         self._clock = start + _STEP
         own = given(attributes) | given({semconv.SOURCE_STEP: step})
-        one = Step(kind, name, own, start, synthetic, start + _STEP if synthetic else None, parent=parent)
-        self._steps.append(one)
-        one.span_id = f"{self._mark}-{len(self._steps)}"
-        return one
+        return self.keep(Step(kind, name, own, start, synthetic, start + _STEP if synthetic else None, parent=parent))
+
+    def keep(self, step: Step) -> Step:
+        """A step with a time and perhaps an id of its own."""
+        self._steps.append(step)
+        step.span_id = step.span_id or f"{self._mark}-{len(self._steps)}"
+        self._clock = max(self._clock, step.start)
+        return step
+
+    def drop(self, step: Step) -> None:
+        """Take a step out again."""
+        self._steps = [one for one in self._steps if one is not step]
+
+    @property
+    def now(self) -> int:
+        """The latest start so far, in nanoseconds."""
+        return self._clock
 
     def spans(self, *, resource: Mapping[str, Json], scope: Mapping[str, Json]) -> Iterator[Record]:
         """The root and all steps."""
