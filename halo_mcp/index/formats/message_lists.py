@@ -18,7 +18,9 @@ from halo_mcp.index.formats.trajectory import Trajectory, digest, members, outco
 from halo_mcp.index.formats.values import attribute_value, given, per_record
 from halo_mcp.index.span import Json, as_list, as_mapping, as_text
 
-_KEYS: Final = ("messages", "conversation", "trajectory", "traj", "history", "transcript")
+_KEYS: Final = ("messages", "conversation", "trajectory", "transcript")
+_NAMES_ITSELF: Final = ("trajectory_format", "schema_version", "format_version")
+"""What has these is of a format of its own, even if it holds messages."""
 _IDS: Final = ("conversation_id", "session_id", "id", "uuid", "instance_id", "task_id")
 _SESSIONS: Final = ("session_id", "conversation_id")
 _AGENTS: Final = ("agent_name", "agent")
@@ -31,6 +33,8 @@ def _sniff(head: Head) -> bool:
     if head.shape not in ("lines", "array", "document") or not head.values:
         return False
     values = list(head.values)
+    if any(key in value for value in head.objects for key in _NAMES_ITSELF):
+        return False
     if all(is_message(value) for value in (values if head.whole or len(values) == 1 else values[:-1])):
         return len(values) > 1 and _a_model_speaks(values)
     conversations = [_messages_in(value) for value in values]
@@ -47,7 +51,7 @@ def _messages_in(value: Json) -> list[Json]:
     if isinstance(value, list):
         return as_list(value)
     record = as_mapping(value)
-    return next((as_list(record[key]) for key in _KEYS if as_list(record.get(key))), [])
+    return as_list(next((record[key] for key in _KEYS if as_list(record.get(key))), None))
 
 
 def _a_model_speaks(messages: Sequence[Json]) -> bool:
@@ -117,8 +121,8 @@ def _about(record: Mapping[str, Json], key: str, messages: Sequence[Json]) -> di
 FORMAT: Final = Format(
     name="message-list",
     title="Message lists",
-    description="lists of messages with `role` and `content` (OpenAI's and Anthropic's shapes): a JSON array, an object "
-    "with `messages`, or JSON lines of messages or of such objects",
+    description="lists of messages with `role` and `content` (OpenAI's and Anthropic's shapes): a JSON array, an "
+    "object with `messages`, or JSON lines of messages or of such objects",
     sniff=_sniff,
     convert=_convert,
 )
