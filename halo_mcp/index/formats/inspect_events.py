@@ -159,7 +159,7 @@ class Events:
         # A span's begin names itself as the span that it is in.
         inside = parent or (owner if as_text(one.get("span_id")) != as_text(one.get("id")) else self._trajectory.root)
         step = self._add("AGENT" if kind == "agent" else "CHAIN", name or kind, one, inside, as_text(one.get("id")))
-        step.attributes |= members({"type": kind, "metadata": one.get("metadata")}, prefix="span.")
+        step.attributes |= members({"type": kind, "metadata": one.get("metadata")}, prefix="inspect.span.")
         if kind == "agent":
             step.attributes[semconv.AGENT_NAME[0]] = name
         if kind == "tool":
@@ -261,9 +261,8 @@ class Events:
         step = self._add("SPAN", f"sandbox {as_text(one.get('action'))}".strip(), one, owner)
         asked = next((expanded[key] for key in ("cmd", "file") if expanded.get(key)), None)
         step.attributes |= given({semconv.INPUT_VALUE[0]: attribute_value(asked)})
-        if "output" in one:
-            step.attributes[semconv.OUTPUT_VALUE[0]] = attribute_value(expanded["output"])
-        known = (*_COMMON, "action", "output", "cmd" if expanded.get("cmd") else "file")
+        # Its output is not the span's: what fails in it is the failure of the tool that asked for it, once.
+        known = (*_COMMON, "action", "cmd" if expanded.get("cmd") else "file")
         step.attributes |= members(expanded, without=known, prefix="sandbox.")
 
     def _failed(self, one: Mapping[str, Json], owner: Step) -> None:
