@@ -13,6 +13,7 @@ import typer
 from halo_mcp import cli_analysis as cli_analysis  # adds its verbs to ``app``
 from halo_mcp import cli_ask as cli_ask
 from halo_mcp import cli_check as cli_check
+from halo_mcp import cli_install as cli_install
 from halo_mcp import cli_synthesize as cli_synthesize
 from halo_mcp import cli_verify as cli_verify
 from halo_mcp.config import load_settings
@@ -24,9 +25,11 @@ from halo_mcp.terminal import (
     IndexDir,
     Json,
     MaxChars,
+    Redact,
     Sources,
     Where,
     app,
+    note_redaction,
     opened,
     parse_filters,
     printable,
@@ -49,6 +52,7 @@ def main(
     ] = False,
 ) -> None:
     """Named in the help of the whole command; the callback of --version has done its work before this."""
+    note_redaction(False)
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
@@ -90,7 +94,7 @@ def _internal_error(error: Exception) -> int:
 
 @app.command(
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
-    help="Serve traces to an MCP client over standard input and output (serve --help lists the options).",
+    help="Serve traces to MCP clients, over stdio or HTTP (serve --help lists the options).",
 )
 def serve(context: typer.Context) -> int:
     from halo_mcp.serve import main as serve_main
@@ -135,6 +139,7 @@ def overview(
     where: Where = [],  # noqa: B006
     index_dir: IndexDir = None,
     deadline_s: Deadline = None,
+    redact: Redact = False,
     as_json: Json = False,
 ) -> None:
     """Summarise the traces: outcomes, failures, tools, tokens, errors."""
@@ -154,6 +159,7 @@ def query(
     group_by: Annotated[str, typer.Option(help="with --count: one count per value, e.g. tool_name")] = "",
     index_dir: IndexDir = None,
     deadline_s: Deadline = None,
+    redact: Redact = False,
     as_json: Json = False,
 ) -> None:
     """List (or count) the traces that match."""
@@ -180,6 +186,7 @@ def view(
     cursor: str = "",
     max_chars: MaxChars = 20_000,
     index_dir: IndexDir = None,
+    redact: Redact = False,
     as_json: Json = False,
 ) -> None:
     """Read a trace, or some of its spans."""
@@ -210,6 +217,7 @@ def search(
     literal: AsWritten = False,
     index_dir: IndexDir = None,
     deadline_s: Deadline = None,
+    redact: Redact = False,
     as_json: Json = False,
 ) -> None:
     """Find a regex inside one trace (for many traces: query -w regex_pattern=...)."""
@@ -228,6 +236,7 @@ def demo(
     directory: Annotated[Path, typer.Argument(help="where the files go")] = Path("halo-demo"),
     tour: Annotated[bool, typer.Option("--tour", help="then serve them and show what a model sees")] = False,
     seed: int = 7,
+    redact: Redact = False,
     as_json: Json = False,
 ) -> None:
     """Write a sample dataset with known failures: before.jsonl and after.jsonl."""

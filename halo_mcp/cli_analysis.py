@@ -9,7 +9,19 @@ from typing import Annotated, Literal
 import typer
 
 from halo_mcp.errors import BadArgument, why_unusable
-from halo_mcp.terminal import AsWritten, Cursor, Deadline, IndexDir, Json, Sources, Where, app, parse_filters, show
+from halo_mcp.terminal import (
+    AsWritten,
+    Cursor,
+    Deadline,
+    IndexDir,
+    Json,
+    Redact,
+    Sources,
+    Where,
+    app,
+    parse_filters,
+    show,
+)
 
 FailOn = Literal["worse", "no-evidence", "never"]
 
@@ -27,6 +39,7 @@ def failures(
     cursor: Cursor = "",
     index_dir: IndexDir = None,
     deadline_s: Deadline = None,
+    redact: Redact = False,
     as_json: Json = False,
 ) -> None:
     """List what fails, grouped: hard errors, soft errors, loops."""
@@ -48,6 +61,7 @@ def tools(
     against: Annotated[str, typer.Option(metavar="TRACE_ID", help="with --trace: which other run")] = "",
     index_dir: IndexDir = None,
     deadline_s: Deadline = None,
+    redact: Redact = False,
     as_json: Json = False,
 ) -> None:
     """Say how tools are used: failures, retries, recovery, loops, waste, time."""
@@ -70,6 +84,7 @@ def grep(
     cursor: Cursor = "",
     index_dir: IndexDir = None,
     deadline_s: Deadline = None,
+    redact: Redact = False,
     as_json: Json = False,
 ) -> None:
     """Find a regex in all traces: how many spans and traces match, per group, with snippets."""
@@ -93,6 +108,7 @@ def contrast(
     where: Where = [],  # noqa: B006
     index_dir: IndexDir = None,
     deadline_s: Deadline = None,
+    redact: Redact = False,
     as_json: Json = False,
 ) -> None:
     """Say what separates failing from passing traces, or any two groups."""
@@ -114,6 +130,7 @@ def compare(
     ] = "worse",
     index_dir: IndexDir = None,
     deadline_s: Deadline = None,
+    redact: Redact = False,
     as_json: Json = False,
 ) -> None:
     """Say whether the traces after a change are better or worse than those before; exits with 1 when worse."""
@@ -137,6 +154,7 @@ def versions(
     diff: Annotated[str, typer.Option(metavar="ID,ID", help="two version ids: how they differ")] = "",
     index_dir: IndexDir = None,
     deadline_s: Deadline = None,
+    redact: Redact = False,
     as_json: Json = False,
 ) -> None:
     """List the harness versions behind the traces, or show how two of them differ."""
@@ -154,6 +172,7 @@ def cost(
     ] = None,
     index_dir: IndexDir = None,
     deadline_s: Deadline = None,
+    redact: Redact = False,
     as_json: Json = False,
 ) -> None:
     """Say where tokens go, what is sent again, and what is spent after a failure."""
@@ -169,6 +188,7 @@ def sql(
     schema: Annotated[bool, typer.Option("--schema", help="print views, columns, functions, examples")] = False,
     index_dir: IndexDir = None,
     deadline_s: Deadline = None,
+    redact: Redact = False,
     as_json: Json = False,
 ) -> None:
     """Ask with SQL: one read-only SELECT over the views spans and traces."""
@@ -187,6 +207,7 @@ def code(
     source: Annotated[str, typer.Argument(metavar="SOURCE")],
     file: Annotated[str, typer.Argument(metavar="FILE", help="Python to run; - reads standard input")] = "-",
     index_dir: IndexDir = None,
+    redact: Redact = False,
     as_json: Json = False,
 ) -> None:
     """Run sandboxed Python over the traces: spans(), sql() and every tool are functions there."""

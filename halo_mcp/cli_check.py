@@ -12,7 +12,19 @@ import typer
 
 from halo_mcp.datasets import Datasets
 from halo_mcp.errors import BadArgument, HaloError, SourceChanged, shown, why_unusable
-from halo_mcp.terminal import Deadline, IndexDir, Json, Progress, Sources, Where, app, opened, parse_filters, printable
+from halo_mcp.terminal import (
+    Deadline,
+    IndexDir,
+    Json,
+    Progress,
+    Redact,
+    Sources,
+    Where,
+    app,
+    opened,
+    parse_filters,
+    printable,
+)
 
 if TYPE_CHECKING:
     from halo_mcp.index.checks import CheckResult
@@ -36,6 +48,7 @@ def check(
     where: Where = [],  # noqa: B006
     index_dir: IndexDir = None,
     deadline_s: Deadline = None,
+    redact: Redact = False,
     as_json: Json = False,
 ) -> None:
     """Ask saved checks of a dataset: exit code 0 when all hold, 1 when some fail, 2 when one cannot be evaluated."""

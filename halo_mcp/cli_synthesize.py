@@ -6,8 +6,18 @@ from typing import Annotated
 
 import typer
 
+from halo_mcp.cli_llm import (
+    BaseUrl,
+    Header,
+    MaxOutputTokens,
+    Model,
+    ReasoningEffort,
+    SynthesisModel,
+    Temperature,
+    headers,
+)
 from halo_mcp.engine.settings import load_llm_settings
-from halo_mcp.terminal import Deadline, IndexDir, Json, Sources, Where, app, parse_filters, show
+from halo_mcp.terminal import Deadline, IndexDir, Json, Redact, Sources, Where, app, parse_filters, show
 
 
 @app.command()
@@ -18,12 +28,16 @@ def synthesize(
     focus: Annotated[str, typer.Option(help="the question to read them for")] = "",
     limit: Annotated[int, typer.Option(min=1, max=100, help="traces to sample with --where")] = 40,
     seed: Annotated[int, typer.Option(min=0, help="another sample")] = 0,
-    model: Annotated[
-        str | None, typer.Option("--model", "-m", help="who reads them; none: digests [env: HALO_MCP_MODEL]")
-    ] = None,
-    base_url: Annotated[str | None, typer.Option(help="the model's endpoint [env: OPENAI_BASE_URL]")] = None,
+    model: Model = None,
+    synthesis_model: SynthesisModel = None,
+    base_url: BaseUrl = None,
+    header: Header = [],  # noqa: B006
+    reasoning_effort: ReasoningEffort = None,
+    temperature: Temperature = None,
+    max_output_tokens: MaxOutputTokens = None,
     index_dir: IndexDir = None,
     deadline_s: Deadline = None,
+    redact: Redact = False,
     as_json: Json = False,
 ) -> None:
     """Find what many traces have in common: a model's findings with checked evidence, or digests without a model."""
@@ -34,5 +48,13 @@ def synthesize(
         "limit": limit,
         "seed": seed,
     }
-    llm = load_llm_settings(model=model, base_url=base_url)
+    llm = load_llm_settings(
+        model=model,
+        synthesis_model=synthesis_model,
+        base_url=base_url,
+        headers=headers(header),
+        reasoning_effort=reasoning_effort,
+        temperature=temperature,
+        max_output_tokens=max_output_tokens,
+    )
     show(sources, index_dir, deadline_s, "synthesize_traces", arguments, as_json, llm=llm)

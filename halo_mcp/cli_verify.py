@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final, cast
 import typer
 
 from halo_mcp.errors import BadArgument, HaloError, shown, why_unusable
-from halo_mcp.terminal import Deadline, IndexDir, Json, Sources, app, printable, show
+from halo_mcp.terminal import Deadline, IndexDir, Json, Redact, Sources, app, printable, show
 
 _UNDECIDED: Final = 2
 """Exit code where there is no verdict: a pipeline must take that neither for success nor for a forged citation."""
@@ -24,6 +24,7 @@ def verify(
     sources: Sources,
     index_dir: IndexDir = None,
     deadline_s: Deadline = None,
+    redact: Redact = False,
     as_json: Json = False,
 ) -> None:
     """Check that what a diagnosis cites exists: exit code 0 when all does, 1 when something is missing, 2 when

@@ -6,14 +6,17 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Final, Literal
 
 from halo_mcp.errors import BadArgument
 from halo_mcp.index.failure_rules import DEFAULT_RULES, RULE_NAMES
 from halo_mcp.index.prices import PriceTable, read_prices
+from halo_mcp.index.privacy import Privacy
 
 Origin = Literal["argument", "environment", "default"]
 
@@ -33,7 +36,21 @@ class Settings:
     """What tokens cost, read from the file named by ``--prices``; without it no answer speaks of money."""
     soft_rules: tuple[str, ...] = DEFAULT_RULES
     """The soft-error rules that count as failures."""
+    redact: bool = False
+    """Credentials are masked in everything that leaves."""
+    no_payloads: bool = False
+    """Nothing but names, ids, times, numbers and statuses leaves."""
+    enable: tuple[str, ...] = ()
+    """Tools that are on although they are off by default where others can connect."""
+    disable: tuple[str, ...] = ()
+    """Tools that are off: not listed, and not callable."""
+    repo_path: Path | None = None
+    """The source code of the traced agent, for the server's own agent to read; nothing is opened here."""
     origins: Mapping[str, Origin] = field(default_factory=dict[str, Origin])
+
+    @property
+    def privacy(self) -> Privacy:
+        return Privacy(self.redact, not self.no_payloads)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +103,11 @@ def load_settings(
     roots: Sequence[Path] = (),
     prices: Path | None = None,
     soft_rules: str | None = None,
+    redact: bool | None = None,
+    no_payloads: bool | None = None,
+    enable: Sequence[str] = (),
+    disable: Sequence[str] = (),
+    repo_path: Path | None = None,
     environ: Mapping[str, str] | None = None,
 ) -> Settings:
     """Settings from arguments (None and () mean "not given") and the environment. Raises: BadArgument."""
@@ -105,12 +127,22 @@ def load_settings(
     listed = choose("roots", os.pathsep.join(map(str, roots)) or None)
     table = choose("prices", None if prices is None else str(prices))
     rules = choose("soft_rules", soft_rules)
+    masked = choose("redact", None if redact is None else str(redact))
+    withheld = choose("no_payloads", None if no_payloads is None else str(no_payloads))
+    switched_on = choose("enable", ",".join(enable) or None)
+    switched_off = choose("disable", ",".join(disable) or None)
+    repository = choose("repo_path", None if repo_path is None else str(repo_path))
     return Settings(
         index_dir=Path(directory).expanduser().absolute() if directory else _default_index_dir(),
         deadline_s=_positive_seconds(deadline) if deadline else DEFAULT_DEADLINE_S,
         roots=tuple(Path(root).expanduser().resolve() for root in (listed or "").split(os.pathsep) if root),
         prices=read_prices(Path(table).expanduser()) if table else None,
         soft_rules=_rules(rules) if rules else DEFAULT_RULES,
+        redact=_flag("HALO_MCP_REDACT", masked) if masked else False,
+        no_payloads=_flag("HALO_MCP_NO_PAYLOADS", withheld) if withheld else False,
+        enable=_names(switched_on),
+        disable=_names(switched_off),
+        repo_path=Path(repository) if repository else None,
         origins=origins,
     )
 
@@ -125,6 +157,10 @@ def _rules(text: str) -> tuple[str, ...]:
                 f"{', '.join(RULE_NAMES)}."
             )
     return names
+
+
+def _names(text: str | None) -> tuple[str, ...]:
+    return tuple(name.strip() for name in (text or "").split(",") if name.strip())
 
 
 def _positive_seconds(text: str) -> float:
@@ -143,3 +179,170 @@ def _default_index_dir() -> Path:
     from platformdirs import user_cache_path
 
     return user_cache_path("halo-mcp", appauthor=False) / "index"
+
+
+# --- serve --http -------------------------------------------------------------------------------------------------
+DEFAULT_ADDRESS: Final = "127.0.0.1:8000"
+_Kind = Literal["text", "path", "list", "count", "number"]
+
+
+def _about(kind: _Kind, help_text: str) -> dict[str, Any]:
+    return {"kind": kind, "help": help_text}
+
+
+@dataclass(frozen=True, slots=True)
+class HttpSettings:
+    """How ``serve --http`` listens. Field ``x_y`` has the option ``--x-y`` and the variable ``HALO_MCP_HTTP_X_Y``.
+
+    The option of a list is in the singular, and may be repeated.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    """0: one that is free."""
+    token_file: Path | None = field(
+        default=None, metadata=_about("path", "file with the bearer tokens that are accepted, one a line")
+    )
+    oauth_issuer: str = field(
+        default="", metadata=_about("text", "accept tokens signed by this OAuth authorization server (its issuer URL)")
+    )
+    oauth_audience: str = field(
+        default="", metadata=_about("text", "the audience such tokens must name; default: --public-url")
+    )
+    oauth_scopes: tuple[str, ...] = field(default=(), metadata=_about("list", "scopes such tokens must have"))
+    oauth_jwks_url: str = field(
+        default="", metadata=_about("text", "where the keys are; default: as the issuer's metadata says")
+    )
+    public_url: str = field(
+        default="", metadata=_about("text", "the URL that clients use, when it is another: https://HOST/mcp")
+    )
+    allowed_hosts: tuple[str, ...] = field(
+        default=(), metadata=_about("list", "further Host headers to answer: NAME or NAME:PORT")
+    )
+    allowed_origins: tuple[str, ...] = field(
+        default=(), metadata=_about("list", "web pages that may call: SCHEME://HOST[:PORT]")
+    )
+    trusted_proxies: tuple[str, ...] = field(
+        default=(), metadata=_about("list", "addresses whose X-Forwarded-For and -Proto are believed")
+    )
+    tls_cert: Path | None = field(default=None, metadata=_about("path", "certificate chain (PEM), to serve https"))
+    tls_key: Path | None = field(default=None, metadata=_about("path", "its private key (PEM)"))
+    max_body_bytes: int = field(default=1_048_576, metadata=_about("count", "longest request body; answer 413"))
+    request_timeout_s: float = field(
+        default=30.0, metadata=_about("number", "seconds a request may take to arrive; answer 408")
+    )
+    rate_per_s: float = field(
+        default=200.0, metadata=_about("number", "requests a client may send per second, on average; answer 429")
+    )
+    burst: int = field(default=500, metadata=_about("count", "requests a client may send at once; answer 429"))
+    max_calls: int = field(default=32, metadata=_about("count", "calls of one client at the same time; answer 429"))
+    max_streams: int = field(default=32, metadata=_about("count", "open event streams of one client; answer 429"))
+    max_server_calls: int = field(
+        default=128, metadata=_about("count", "calls of all clients at the same time; answer 503")
+    )
+    max_sessions: int = field(
+        default=1_000, metadata=_about("count", "open sessions (protocol versions before 2026-07-28); answer 503")
+    )
+    max_connections: int = field(default=1_000, metadata=_about("count", "open connections; answer 503"))
+    session_idle_s: float = field(
+        default=1_800.0, metadata=_about("number", "seconds after which an idle session ends; then answer 404")
+    )
+    grace_s: float = field(
+        default=3.0, metadata=_about("number", "seconds that running calls have to end after SIGTERM or SIGINT")
+    )
+    origins: Mapping[str, Origin] = field(default_factory=dict[str, Origin])
+
+    @property
+    def local(self) -> bool:
+        """Whether only this machine is meant to connect; else a token is needed, and some tools are off."""
+        return self.loopback and not (self.public_url or self.allowed_hosts or self.trusted_proxies)
+
+    @property
+    def loopback(self) -> bool:
+        """Whether the address is one of this machine for itself."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ip_address(self.host).is_loopback
+        except ValueError:  # a name: whoever can reach what it stands for
+            return False
+
+
+def http_option(name: str) -> str:
+    """The option of a field of HttpSettings; of a list it takes one value, and may be repeated."""
+    kinds = {item.name: item.metadata["kind"] for item in http_options()}
+    if kinds[name] == "list":
+        name = re.sub("ie$", "y", name.removesuffix("s"))
+    return f"--{name.replace('_', '-')}"
+
+
+def http_options() -> list[Any]:
+    """The fields of HttpSettings that have an option and a variable, in order."""
+    return [item for item in fields(HttpSettings) if item.metadata]
+
+
+def load_http_settings(
+    address: str, given: Mapping[str, Any] | None = None, environ: Mapping[str, str] | None = None
+) -> HttpSettings:
+    """Settings from ``--http``, the other arguments (None and [] mean "not given") and the environment.
+
+    Lists are separated by commas in the environment. Raises: BadArgument.
+    """
+    environ = os.environ if environ is None else environ
+    values: dict[str, Any] = {}
+    origins: dict[str, Origin] = {}
+    for item in http_options():
+        found = (given or {}).get(item.name)
+        key = f"HALO_MCP_HTTP_{item.name.upper()}"
+        if found not in (None, []):
+            origins[item.name] = "argument"
+        elif found := environ.get(key, "").strip():
+            origins[item.name] = "environment"
+        else:
+            origins[item.name] = "default"
+            continue
+        values[item.name] = _http_value(item.name, item.metadata["kind"], found)
+    host, port = _address(address)
+    return HttpSettings(host=host, port=port, origins=origins, **values)
+
+
+def _http_value(name: str, kind: _Kind, found: Any) -> Any:
+    if kind == "list":
+        texts = [found] if isinstance(found, str) else found
+        return tuple(part for text in texts for part in re.split(r"[,\s]+", text) if part)
+    if kind == "path":
+        return Path(found).expanduser()
+    if kind == "text":
+        return str(found)
+    try:
+        value = int(found) if kind == "count" else float(found)
+    except ValueError:
+        value = 0
+    if not 0 < value < float("inf"):
+        raise BadArgument(
+            f"{name}={found!r} is not a number above 0 ({http_option(name)}, HALO_MCP_HTTP_{name.upper()})."
+        )
+    return value
+
+
+def _address(text: str) -> tuple[str, int]:
+    """(host, port) of HOST:PORT, [IPV6]:PORT, :PORT or PORT. Raises: BadArgument."""
+    host, colon, port = text.rpartition(":")
+    if text.isascii() and text.isdigit():
+        host, colon, port = "", ":", text
+    bracketed = host.startswith("[") and host.endswith("]")
+    host = host[1:-1] if bracketed else host
+    whole = bool(colon) and port.isascii() and port.isdigit() and int(port) < 65_536
+    if not whole or bracketed != _is_ipv6(host):
+        raise BadArgument(
+            f"--http takes HOST:PORT, not {text!r}: for example {DEFAULT_ADDRESS}, or 0.0.0.0:8000 for all interfaces. "
+            "Name trace files before --http."
+        )
+    return host or "127.0.0.1", int(port)
+
+
+def _is_ipv6(host: str) -> bool:
+    try:
+        return ip_address(host).version == 6
+    except ValueError:
+        return False

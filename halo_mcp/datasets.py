@@ -6,6 +6,7 @@ import os
 import re
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -72,7 +73,7 @@ class Datasets:
     def __init__(self, sources: dict[str, list[str]], settings: Settings, llm: LLMSettings | None = None) -> None:
         """``llm``: which model may be asked; None: none."""
         self.settings = settings
-        self.llm = llm or LLMSettings()
+        self.llm = replace(llm or LLMSettings(), mask=settings.privacy.of_json)
         self.workers = Workers()
         self._sources = dict(sources)
         self._opened_by_client: set[str] = set()
@@ -99,7 +100,12 @@ class Datasets:
 
                 roots = self.settings.roots if name in self._opened_by_client else ()
                 self._stores[name] = LocalStore(
-                    name, self._sources[name], self.settings.index_dir, roots, self.settings.soft_rules
+                    name,
+                    self._sources[name],
+                    self.settings.index_dir,
+                    roots,
+                    self.settings.soft_rules,
+                    self.settings.privacy,
                 )
             return name, self._stores[name]
 

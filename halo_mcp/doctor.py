@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from halo_mcp.config import Settings
+from halo_mcp.config import DEFAULT_ADDRESS, HttpSettings, Settings, http_options, load_http_settings
 from halo_mcp.datasets import parse_sources
 from halo_mcp.errors import NotTraces
 from halo_mcp.index.formats.canonical import LINE_BYTES_LIMIT, read_line
@@ -34,8 +35,12 @@ def examine(source: str, settings: Settings) -> Examination:
     """Index ``source`` and report. Raises: SourceError, IndexFailure; not NotTraces, which is a finding."""
     ((name, paths),) = parse_sources([source]).items()
     store = LocalStore(name, paths, settings.index_dir)
+    http = load_http_settings(os.environ.get("HALO_MCP_HTTP", "").strip() or DEFAULT_ADDRESS)
     lines = [f"index directory: {settings.index_dir} ({settings.origins.get('index_dir', 'default')})"]
+    lines += [_http_line(http)]
     data: dict[str, Any] = {"index_dir": str(settings.index_dir), "origins": dict(settings.origins)}
+    data["http"] = {item.name: _plain(getattr(http, item.name)) for item in http_options()}
+    data["http"] |= {"host": http.host, "port": http.port, "origins": dict(http.origins)}
     try:
         store.refresh(Work())
     except NotTraces as error:
@@ -57,6 +62,19 @@ def examine(source: str, settings: Settings) -> Examination:
         "quality": asdict(quality),
     }
     return Examination("\n".join(lines), data)
+
+
+def _http_line(http: HttpSettings) -> str:
+    """What serve --http would do, and what the environment changed."""
+    host = f"[{http.host}]" if ":" in http.host else http.host
+    who = "this machine only" if http.local else "for others: with a token, tools that spend or run code off"
+    changed = [f"{name}={_plain(getattr(http, name))}" for name, origin in http.origins.items() if origin != "default"]
+    return f"serve --http: {host}:{http.port}, {who}" + (f"; environment: {', '.join(changed)}" if changed else "")
+
+
+def _plain(value: Any) -> Any:
+    """As JSON has it."""
+    return [*value] if isinstance(value, tuple) else str(value) if isinstance(value, Path) else value
 
 
 def _source_lines(source: Source) -> list[str]:
@@ -91,7 +109,7 @@ def _structure_lines(quality: DataQuality) -> Iterator[str]:
         "traces without a root": quality.traces_without_root,
         "traces with several roots": quality.traces_with_several_roots,
     }
-    named = [f"  {number(count)} {what}" for what, count in found.items() if count]
+    named = [f"  {what}: {number(count)}" for what, count in found.items() if count]
     yield "traces that are not whole:" + ("" if named else " none")
     yield from named
 

@@ -7,16 +7,19 @@
     │   ├── InvalidTime          a time that is not RFC 3339 or epoch digits
     │   ├── InvalidCursor        a page cursor that belongs to another query or dataset
     │   ├── BadCheckFile         a file of checks that cannot be used
+    │   ├── BadClientConfig      a client's configuration that cannot be written without damage
     │   ├── BadRepoPath          a path in the repository that tools may not or cannot read
     │   ├── BadRevision          not a commit, tag, branch or range of the repository
     │   ├── UnknownDataset
     │   ├── UnknownTrace
     │   ├── UnknownSpan
+    │   ├── PayloadsWithheld     a question that only payloads answer, where they are not served
     │   ├── UnknownRun           no question was asked under this id, or another server works on it
     │   └── UnknownAttribute
     ├── SourceError              a trace file cannot be used
     │   ├── SourceNotFound
     │   ├── SourceUnreadable
+    │   ├── SourceTooLarge
     │   ├── NotTraces            the file is there, but holds no spans we can read
     │   └── SourceChanged        the file no longer holds what the index says
     ├── GitFailed                git came to no result
@@ -106,6 +109,18 @@ class BadCheckFile(BadArgument):
         super().__init__(f"{shown(path)} is no file of checks that can be used: {reason.rstrip('.')}.")
 
 
+class BadClientConfig(BadArgument):
+    """A client's configuration that cannot be written without damage; ``block`` is what to paste instead."""
+
+    def __init__(self, path: str, reason: str, block: str) -> None:
+        self.path = path
+        self.reason = reason
+        self.block = block
+        super().__init__(
+            f"{shown(path)} is left as it is: {reason.rstrip('.')}. Add this to it by hand:\n{block.rstrip()}"
+        )
+
+
 class BadRepoPath(BadArgument):
     """A path in the repository that tools may not or cannot read."""
 
@@ -134,7 +149,10 @@ class UnknownDataset(BadArgument):
             listed = ", ".join(known)
             super().__init__(f"There is no dataset {name!r}. Loaded: {listed}. Leave dataset empty for the first one.")
         else:
-            super().__init__("No dataset is loaded: start the server with trace files, halo-mcp serve [NAME=]FILE...")
+            super().__init__(
+                'No dataset is loaded: open one with list_datasets(open="PATH") where the server was given --root, or '
+                "start the server with trace files, halo-mcp serve [NAME=]FILE..."
+            )
 
 
 class UnknownTrace(BadArgument):
@@ -189,6 +207,18 @@ class UnknownRun(BadArgument):
         )
 
 
+class PayloadsWithheld(BadArgument):
+    """Only the texts of the spans could answer, and the user does not let them be read."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "This needs the texts of spans (messages, inputs, outputs, attributes), and they are withheld here "
+            "(--no-payloads, HALO_MCP_NO_PAYLOADS). Names, times, tokens, statuses and counts are not: "
+            "get_dataset_overview, list_failure_modes, analyze_tool_use, query_traces, view_trace, query_sql over "
+            "columns."
+        )
+
+
 class SourceError(HaloError):
     """A trace file cannot be used."""
 
@@ -225,6 +255,17 @@ class NotTraces(SourceError):
             f"{source} holds no spans that halo-mcp can read: {reason}. Expected JSON lines with one span object "
             f"(trace_id, span_id, name, ...) per line, or another known trace format; `halo-mcp doctor {source}` "
             "shows what was found."
+        )
+
+
+class SourceTooLarge(SourceError):
+    """Uncompressed, the file is larger than what is converted."""
+
+    def __init__(self, source: str, gibibytes: int) -> None:
+        self.source = source
+        super().__init__(
+            f"{source} is not read: converted to JSON lines it takes more than {gibibytes} GiB. Split it, or check "
+            "whether it is the file you meant; a small file that grows so large may be a decompression bomb."
         )
 
 

@@ -27,6 +27,14 @@ class RunFiles:
         """JSON lines of canonical spans, one file per run; may not exist yet. Raises: UnknownRun."""
         return self._path(run_id, "jsonl")
 
+    def ids(self) -> list[str]:
+        """Of the runs that have a transcript, the newest first."""
+        try:
+            found = [(path.stat().st_mtime_ns, path.stem) for path in self._directory.glob("*.jsonl")]
+        except OSError:
+            return []
+        return [run_id for _, run_id in sorted(found, reverse=True) if _RUN_ID.fullmatch(run_id)]
+
     def exists(self, run_id: str) -> bool:
         try:
             return self._path(run_id, "state").exists() or self.transcript(run_id).exists()
@@ -41,6 +49,14 @@ class RunFiles:
         temporary = path.with_name(f".{path.name}.{os.getpid()}")
         temporary.write_text(clean(json.dumps(saved)), encoding="utf-8")
         temporary.replace(path)
+
+    def copy_transcript(self, run_id: str, target: Path) -> None:
+        """Append the record of a run to a file, but for the lines that it has already. Raises: UnknownRun, OSError."""
+        with target.open("a+b") as file:
+            file.seek(0)
+            there = {line.rstrip(b"\n") for line in file}
+            lines = self.transcript(run_id).read_bytes().splitlines()
+            file.writelines(line + b"\n" for line in lines if line not in there)
 
     def load(self, run_id: str) -> dict[str, Any]:
         """What was saved last. Raises: UnknownRun."""

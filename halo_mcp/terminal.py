@@ -26,6 +26,15 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+_REDACT: Final = [False]
+
+
+def note_redaction(given: bool) -> bool:
+    """Remember whether the running verb was given --redact."""
+    _REDACT[:] = [given]
+    return given
+
+
 Sources = Annotated[
     list[str],
     typer.Argument(metavar="[NAME=]SOURCE...", help="files, globs, directories; NAME= makes several datasets"),
@@ -46,6 +55,10 @@ Where = Annotated[
 ]
 Cursor = Annotated[str, typer.Option(help="from the previous page")]
 AsWritten = Annotated[bool, typer.Option("--literal", help="find the pattern exactly as written")]
+Redact = Annotated[
+    bool, typer.Option("--redact", help="mask credentials [env: HALO_MCP_REDACT]", callback=note_redaction)
+]
+"""A verb only has to have it: ``opened`` knows what was given."""
 MaxChars = Annotated[int, typer.Option(min=2_000, max=150_000, help="size of the answer")]
 _NO_SOURCE: Final = "Give at least one trace file, for example: halo-mcp overview traces.jsonl"
 
@@ -56,10 +69,13 @@ def opened(
     deadline_s: float | None = None,
     prices: Path | None = None,
     llm: LLMSettings | None = None,
+    repo_path: Path | None = None,
 ) -> Datasets:
     if not sources:
         raise BadArgument(_NO_SOURCE)
-    settings = load_settings(index_dir=index_dir, deadline_s=deadline_s, prices=prices)
+    settings = load_settings(
+        index_dir=index_dir, deadline_s=deadline_s, prices=prices, repo_path=repo_path, redact=_REDACT[-1] or None
+    )
     return Datasets(parse_sources(sources), settings, llm)
 
 

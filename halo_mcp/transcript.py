@@ -73,7 +73,9 @@ class Transcript:
                 semconv.CACHED_INPUT_TOKENS[0]: usage.cached,
             }
         number = self._run.meter.totals.turns
-        self._write(f"llm {number}", f"agent {agent.id}", f"chat {request.model}", "LLM", sent_at, attributes)
+        # Single calls, such as those of map_traces, are made by nobody who has a span.
+        owner = agent.id if agent.id in self._run.agents else "root"
+        self._write(f"llm {number}", f"agent {owner}", f"chat {request.model}", "LLM", sent_at, attributes)
 
     def _agent(self, agent: Agent) -> None:
         began, attributes = self._open.pop(f"agent {agent.id}")

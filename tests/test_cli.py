@@ -189,7 +189,7 @@ def test_errors_of_the_tools_are_one_line_on_standard_error(halo: CommandLine, t
     assert errors == snapshot(
         [
             "There is no file TMP/missing.jsonl. Check the path given to halo-mcp; relative paths start at its working directory.",
-            "TMP/empty.jsonl holds no spans that halo-mcp can read: it is empty. Expected JSON lines with one span object (trace_id, span_id, name, ...) per line; `halo-mcp doctor TMP/empty.jsonl` shows what each line is.",
+            "TMP/empty.jsonl holds no spans that halo-mcp can read: it is empty. Expected JSON lines with one span object (trace_id, span_id, name, ...) per line, or another known trace format; `halo-mcp doctor TMP/empty.jsonl` shows what was found.",
             "There is no trace 't9' in dataset 'traces'. Take ids from query_traces or from get_dataset_overview.",
             "Trace 't1' has no span s9. view_trace(trace_id='t1', detail='outline') lists its spans.",
             "detail: Input should be 'auto', 'outline' or 'full'.",
@@ -307,17 +307,30 @@ def times_removed(text: str) -> str:
 def test_doctor_on_a_good_file(halo: CommandLine, traces: Path) -> None:
     assert times_removed(halo.ok("doctor", traces)) == snapshot("""\
 index directory: TMP/index (environment)
+serve --http: 127.0.0.1:8000, this machine only
 2 traces, 4 spans
 
 TMP/traces.jsonl: 1.7 KB, modified TIME
   4 lines read, 4 spans, 0 lines skipped, 0 repaired (glued, badly encoded or oversized lines that held spans)
 
-fields that spans lack:
-  observation kind: 0 of spans
-  session id: 4 (100%) of spans
-  start time: 0 of spans
-  model name: 0 of LLM spans
-  token counts: 0 of LLM spans
+traces that are not whole: none
+
+what spans say, by kind:
+  model name on 1 of 1 LLM spans
+  input tokens on 1 of 1 LLM spans
+  output tokens on 1 of 1 LLM spans
+  finish reason on 0 of 1 LLM spans
+  answer on 0 of 1 LLM spans
+  tool name on 2 of 2 TOOL spans
+  arguments on 0 of 2 TOOL spans
+  result on 0 of 2 TOOL spans
+  agent name on 1 of 1 AGENT spans
+  session on 0 of 1 AGENT spans, 0 of 1 LLM spans, 0 of 2 TOOL spans
+  start time on 1 of 1 AGENT spans, 1 of 1 LLM spans, 2 of 2 TOOL spans
+  end time on 1 of 1 AGENT spans, 1 of 1 LLM spans, 2 of 2 TOOL spans
+
+attributes that no rule reads (of 4 sampled spans):
+  user: 1
 """)
 
 
@@ -335,6 +348,7 @@ def test_doctor_on_a_dirty_file(halo: CommandLine, tmp_path: Path) -> None:
         file.write(b'{"trace_id": "t1", "span_id": "s3", "na')
     assert times_removed(halo.ok("doctor", path)) == snapshot("""\
 index directory: TMP/index (environment)
+serve --http: 127.0.0.1:8000, this machine only
 1 traces, 2 spans
 
 TMP/dirty.jsonl: 809 B, modified TIME
@@ -345,13 +359,20 @@ TMP/dirty.jsonl: 809 B, modified TIME
   line 3 (byte 369): not JSON: invalid literal, expected 'null'
   line 4 (byte 378): no trace_id
 
-fields that spans lack:
-  observation kind: 1 (50%) of spans
-  session id: 2 (100%) of spans
-  start time: 0 of spans
-  model name: 1 (100%) of LLM spans
-  token counts: 1 (100%) of LLM spans
-  parent in the data: 1 (50%) name one that is not there
+traces that are not whole:
+  spans with a parent that is not in the data: 1
+
+what spans say, by kind:
+  model name on 0 of 1 LLM spans
+  input tokens on 0 of 1 LLM spans
+  output tokens on 0 of 1 LLM spans
+  finish reason on 0 of 1 LLM spans
+  answer on 0 of 1 LLM spans
+  session on 0 of 1 LLM spans, 0 of 1 SPAN spans
+  start time on 1 of 1 LLM spans, 1 of 1 SPAN spans
+  end time on 1 of 1 LLM spans, 1 of 1 SPAN spans
+
+attributes that no rule reads (of 2 sampled spans): none
 """)
     data = halo.json("doctor", path)
     assert (data["total_spans"], data["sources"][0]["lines_skipped"]) == (2, 3)
@@ -362,7 +383,8 @@ def test_doctor_on_a_foreign_file(halo: CommandLine, tmp_path: Path) -> None:
     path.write_text('{"event": "login"}\n\nplain text\n[1, 2]\n')
     assert halo.ok("doctor", path) == snapshot("""\
 index directory: TMP/index (environment)
-TMP/foreign.jsonl holds no spans that halo-mcp can read: its first line is not a span: no trace_id. Expected JSON lines with one span object (trace_id, span_id, name, ...) per line; `halo-mcp doctor TMP/foreign.jsonl` shows what each line is.
+serve --http: 127.0.0.1:8000, this machine only
+TMP/foreign.jsonl holds no spans that halo-mcp can read: its first line is not a span: no trace_id. Expected JSON lines with one span object (trace_id, span_id, name, ...) per line, or another known trace format; `halo-mcp doctor TMP/foreign.jsonl` shows what was found.
 
 first lines:
   line 1: no trace_id
@@ -382,6 +404,9 @@ def test_an_argument_wins_over_the_environment_and_that_over_the_default(tmp_pat
         "HALO_MCP_ROOTS": f"{tmp_path / 'a'}{os.pathsep}{tmp_path / 'b'}",
         "HALO_MCP_SOFT_RULES": "refusal, timeout",
         "HALO_MCP_PRICES": str(prices),
+        "HALO_MCP_ENABLE": "ask",
+        "HALO_MCP_DISABLE": "run_code, query_sql",
+        "HALO_MCP_REPO_PATH": "agent",
     }
     default = load_settings(environ={})
     assert (default.deadline_s, default.roots, set(default.origins.values())) == (DEFAULT_DEADLINE_S, (), {"default"})
@@ -389,6 +414,8 @@ def test_an_argument_wins_over_the_environment_and_that_over_the_default(tmp_pat
     assert (from_environment.index_dir, from_environment.deadline_s) == (tmp_path / "env", 7.0)
     assert from_environment.roots == (tmp_path / "a", tmp_path / "b")
     assert from_environment.soft_rules == ("refusal", "timeout")
+    assert (from_environment.enable, from_environment.disable) == (("ask",), ("run_code", "query_sql"))
+    assert from_environment.repo_path == Path("agent")
     assert set(from_environment.origins.values()) == {"environment"}
     given = load_settings(
         index_dir=tmp_path / "arg",
@@ -396,9 +423,13 @@ def test_an_argument_wins_over_the_environment_and_that_over_the_default(tmp_pat
         roots=[tmp_path],
         soft_rules="none",
         prices=prices,
+        enable=["run_code"],
+        disable=["ask", "query_sql"],
+        repo_path=tmp_path,
         environ=environment,
     )
     assert given.soft_rules == ()
+    assert (given.enable, given.disable) == (("run_code",), ("ask", "query_sql"))
     assert (given.index_dir, given.deadline_s, given.roots) == (tmp_path / "arg", 3.0, (tmp_path,))
     assert set(given.origins.values()) == {"argument"}
     assert load_settings(environ={"HALO_MCP_DEADLINE_S": " "}).origins["deadline_s"] == "default"

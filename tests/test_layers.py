@@ -14,11 +14,13 @@ PACKAGE = Path(__file__).parent.parent / "halo_mcp"
 LAYERS = (
     {"errors", "__version__"},
     {"index"},
-    {"sandbox", "engine", "repo", "config", "junit"},
+    {"sandbox", "engine", "repo", "config", "clients", "junit"},
     {"datasets", "jobs", "runs", "transcript"},
-    {"tools"},
-    {"server", "transports", "terminal", "demo", "tour"},
-    {"serve", "doctor", "cli_analysis", "cli_check", "cli_verify", "cli_ask", "cli_synthesize"},
+    {"tools", "install"},
+    {"web", "guide", "outgoing", "prompts", "completion"},
+    {"resources"},
+    {"server", "transports", "terminal", "cli_llm", "demo", "tour"},
+    {"serve", "doctor", "cli_analysis", "cli_check", "cli_verify", "cli_ask", "cli_synthesize", "cli_install"},
     {"cli"},
     {"__main__"},
 )
@@ -29,6 +31,11 @@ USERS = {"sandbox": {"datasets", "tools"}}
 """Who may import some, whatever else is above them."""
 STANDARD_LIBRARY_ONLY = {Path("sandbox/confine.py"), Path("sandbox/frames.py")}
 """Workers import these before their search path is set."""
+MCP_MODULES = (
+    "tools",
+    "web",
+    *(f"{name}.py" for name in ("server", "transports", "tour", "resources", "prompts", "outgoing")),
+)
 HEAVY = ("duckdb", "numpy", "re2", "openai", "scipy", "wasmtime")
 
 
@@ -64,10 +71,10 @@ def test_what_workers_start_with_needs_the_standard_library_only() -> None:
             assert name.split(".")[0] in {*sys.stdlib_module_names, "__future__"}, f"{path} imports {name}"
 
 
-def test_mcp_is_imported_by_tools_server_and_tour_only() -> None:
+def test_mcp_is_imported_by_tools_and_what_makes_up_the_server_only() -> None:
     for path, name in imports():
         if name.split(".")[0] == "mcp":
-            assert path.parts[0] in ("tools", "server.py", "transports.py", "tour.py"), f"{path} imports {name}"
+            assert path.parts[0] in MCP_MODULES, f"{path} imports {name}"
 
 
 def test_starting_the_server_imports_nothing_heavy() -> None:

@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
 import anyio
 from pydantic import ValidationError
 
 from halo_mcp.engine.compaction import compact, shrink
-from halo_mcp.engine.prompts import AFTER_REFUSAL, CALL_SUBAGENT, CONTEXT_ITEM, FINAL_ANSWER, NUDGE, RESCUE, budget_note
+from halo_mcp.engine.prompts import (
+    AFTER_REFUSAL,
+    CALL_SUBAGENT,
+    CONTEXT_ITEM,
+    FINAL_ANSWER,
+    NUDGE,
+    REJECTED,
+    RESCUE,
+    budget_note,
+)
 from halo_mcp.engine.requests import ask_model
 from halo_mcp.engine.run import Run
 from halo_mcp.engine.salvage import salvage
@@ -193,7 +203,8 @@ def _context_item(run: Run, arguments: Json) -> tuple[str, str]:
 
 async def _final(run: Run, agent: Agent, call: Call) -> str:
     """Accept an answer as the agent's result, or say why it goes back."""
-    arguments = call.parse()
+    # An endpoint that repeats a key in an error, or a model that was told one, must not bring it to the client.
+    arguments = replace(call, arguments=run.clean(call.arguments)).parse()
     if arguments is None:
         return _unreadable(agent)
     try:
@@ -207,7 +218,7 @@ async def _final(run: Run, agent: Agent, call: Call) -> str:
         agent.draft = answer
         run.emit(agent, "rejected", problems=[*verdict.problems])
         listed = "\n".join(f"- {problem}" for problem in verdict.problems)
-        return f"Not accepted yet: correct or drop what cannot be confirmed, then call final_answer again:\n{listed}"
+        return f"{REJECTED}\n{listed}"
     agent.result = AgentResult(
         "partial" if agent.stop else "complete",
         answer.answer,
@@ -222,5 +233,6 @@ async def _final(run: Run, agent: Agent, call: Call) -> str:
 
 async def _accept_text(run: Run, agent: Agent, text: str) -> None:
     """Plain text as the answer of a model that does not call final_answer."""
+    text = run.clean(text)
     verdict = await run.verified(FinalAnswer(answer=text))
     agent.result = AgentResult("unstructured", text, agent.stop, problems=[*verdict.problems], report=verdict.report)

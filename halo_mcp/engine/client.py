@@ -11,7 +11,7 @@ import anyio
 from halo_mcp.engine.failures import Quirks
 from halo_mcp.engine.settings import LLMSettings, Wire
 from halo_mcp.engine.streams import ChatStream, ResponsesStream, chat_turn, responses_turn
-from halo_mcp.engine.types import Json, Turn
+from halo_mcp.engine.types import Json, Turn, well_formed_json
 from halo_mcp.engine.wires import PATHS, Request, body
 from halo_mcp.errors import MalformedReply
 
@@ -69,7 +69,7 @@ class Endpoint:
         """One reply of the model. Raises: MalformedReply and whatever the SDK raises; nothing is repeated."""
         wire, quirks = self.wire(request.model), self.quirks(request.model)
         stream = not quirks.no_stream
-        sent = body(request, wire, self.settings, quirks, stream=stream)
+        sent = self.settings.mask(well_formed_json(body(request, wire, self.settings, quirks, stream=stream)))
         if stream:
             return await self._streamed(wire, sent, on_text)
         reply = await (await self.client()).post(PATHS[wire], body=sent, cast_to=object)

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
+from urllib.parse import urlsplit
 
 import anyio
 
@@ -44,6 +45,8 @@ _WINDOW: Final = re.compile(
 )
 _QUOTA: Final = re.compile(r"insufficient_quota|billing|exceeded your current quota|credit balance", re.IGNORECASE)
 _KEYS: Final = re.compile(r"\b(?:sk|pk|rk|gsk|xai|key)-[\w-]{8,}|(?<=bearer )\S+", re.IGNORECASE)
+_TOOLS: Final = re.compile(r"\btools?\b|function call", re.IGNORECASE)
+_NO_TOOLS: Final = "The agent needs a model, and a server, that take tool calls."
 _NOT_FOUND: Final = "Check HALO_MCP_MODEL and OPENAI_BASE_URL."
 _MAX_MESSAGE: Final = 500
 
@@ -80,6 +83,10 @@ def classify(error: Exception, wire: Wire, secrets: Sequence[str] = ()) -> Decis
             return _status(error, message, wire)
         case openai.APIConnectionError():
             cause = _message(error.__cause__, secrets) if isinstance(error.__cause__, Exception) else ""
+            if isinstance(error.__cause__, (httpx2.ConnectError, httpx2.ConnectTimeout)):
+                return Decision(
+                    "retry", f"{_address(str(error.request.url))} cannot be reached ({cause}); check OPENAI_BASE_URL"
+                )
             return Decision("retry", f"{message} {cause}".strip())
         case openai.APIError():  # inside a stream
             if _is_context(error.code, message):
@@ -108,11 +115,20 @@ def _status(error: Any, message: str, wire: Wire) -> Decision:
         return Decision("switch", message, wire="responses")
     if status in (404, 405) and wire == "responses" and "model" not in code:
         return Decision("switch", message, wire="chat", hint=_NOT_FOUND)
+    if status in (404, 405) and "model" not in facts.lower():  # a server that has only /responses
+        return Decision("switch", message, wire="responses", hint=_NOT_FOUND)
     if status in (400, 422) and (parameter := _parameter(error, message)):
         return Decision("drop", message, parameter=parameter)
     if status == 404:
         return Decision("fatal", message, hint=_NOT_FOUND)
-    return Decision("fatal", f"status {status}: {message}")
+    hint = _NO_TOOLS if _TOOLS.search(message) else ""
+    return Decision("fatal", f"status {status}: {message}", hint=hint)
+
+
+def _address(url: str) -> str:
+    """Scheme, host and port: what is needed to find a mistake in OPENAI_BASE_URL, without a password in it."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
 
 
 def _is_context(code: str | None, message: str) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import random
 import re
 import time
@@ -117,8 +119,9 @@ def _count(run: Run, agent: Agent, request: Request, turn: Turn) -> None:
     elif usage.input < _TRUNCATED * chars / CHARS_PER_TOKEN and chars / CHARS_PER_TOKEN > _TRUNCATED_MIN_TOKENS:
         run.warn(
             agent,
-            f"The server counted {usage.input:,} input tokens where about {chars / CHARS_PER_TOKEN:,.0f} were sent: it "
-            "may have cut off the beginning. Give the model a longer context there, or lower HALO_MCP_CONTEXT_TOKENS.",
+            "The server counts far fewer input tokens than were sent: it may cut off the beginning. Give the model a "
+            "longer context there, or lower HALO_MCP_CONTEXT_TOKENS.",
+            f" First seen: {usage.input:,} counted, about {chars / CHARS_PER_TOKEN:,.0f} sent.",
         )
     elif usage.input >= 500:
         agent.chars_per_token = min(6.0, max(1.5, chars / usage.input))
@@ -138,10 +141,15 @@ def _priced(run: Run, agent: Agent, model: str, usage: Usage) -> Usage:
 
 
 async def one_call(run: Run, agent: Agent, system: str, text: str, tool: ToolSpec, model: str = "") -> Json:
-    """One question that is answered by the arguments of one forced tool call; nothing is kept of it.
+    """One question that is answered by the arguments of one forced tool call, without a conversation.
 
-    For work that needs no agent, such as reading a batch of digests. Raises: EngineError.
+    For work that needs no agent, such as reading a batch of digests. The same question is paid for once in a run.
+    Raises: EngineError.
     """
+    sent = json.dumps([model or agent.model, system, text, tool.name])
+    key = hashlib.sha256(sent.encode()).hexdigest()
+    if key in run.singles:
+        return run.singles[key]
     request = Request(model or agent.model, system, [Message("user", text)], tools=[tool], force=tool.name)
     turn = await ask_model(run, agent, request)
     found = next((call.parse() for call in turn.calls if call.name == tool.name), None)
@@ -149,6 +157,8 @@ async def one_call(run: Run, agent: Agent, system: str, text: str, tool: ToolSpe
         found = _json_in(turn.text)
     if found is None:
         raise MalformedReply(f"the model did not call {tool.name} with a JSON object")
+    run.singles[key] = found
+    await run.save()
     return found
 
 

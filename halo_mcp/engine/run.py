@@ -30,7 +30,7 @@ from halo_mcp.engine.types import (
 from halo_mcp.engine.wires import Request
 from halo_mcp.errors import BadArgument
 
-STATE_VERSION: Final = 1
+STATE_VERSION: Final = 2
 """Bumped when a saved state can no longer be read."""
 
 
@@ -90,6 +90,8 @@ class Run:
     """Subagents at work, by depth: one cap for all depths would let parents wait for their own children."""
     requests: anyio.Semaphore = field(init=False)
     _sequence: int = field(default=0, init=False)
+    singles: dict[str, Json] = field(default_factory=dict[str, Json], init=False)
+    """What came of single calls that were paid for, by what was sent: a resumed run does not pay for them again."""
     failures: int = field(default=0, init=False)
     """Rounds of failed requests in a row."""
     round: int = field(default=0, init=False)
@@ -111,15 +113,16 @@ class Run:
             agent_id, parent_id, depth = (agent.id, agent.parent_id, agent.depth) if agent else ("", "", 0)
             self.hooks.on_event(Event(self._sequence, self.run_id, agent_id, parent_id, depth, kind, data))
 
-    def warn(self, agent: Agent | None, text: str) -> None:
-        """Say something once: as an event and in the result."""
-        if text not in self.warnings:
-            self.warnings.append(text)
-            self.emit(agent, "warning", text=text)
+    def warn(self, agent: Agent | None, text: str, detail: str = "") -> None:
+        """Say something once, as an event and in the result; with the detail of the first time."""
+        if not any(said.startswith(text) for said in self.warnings):
+            self.warnings.append(text + detail)
+            self.emit(agent, "warning", text=text + detail)
 
     def clean(self, text: str) -> str:
-        """The text without the endpoint's secrets."""
-        return redact(text, self.endpoint.settings.secrets)
+        """The text without the endpoint's secrets, and without what the user wants masked."""
+        settings = self.endpoint.settings
+        return settings.mask(redact(text, settings.secrets))
 
     # -- the saved state -----------------------------------------------------------------------------------------
 
@@ -133,6 +136,7 @@ class Run:
             "warnings": [*self.warnings],
             "meter": self.meter.to_json(),
             "ledger": self.ledger.to_json(),
+            "singles": dict(self.singles),
             "agents": [agent.to_json() for agent in self.agents.values()],
         }
 
@@ -147,7 +151,7 @@ class Run:
         if state.get("version") != STATE_VERSION:
             raise BadArgument("This run was saved by another version of halo-mcp and cannot be resumed; ask again.")
         self.run_id, self.nonce, self._sequence = state["run_id"], state["nonce"], state["sequence"]
-        self.warnings = [*state["warnings"]]
+        self.warnings, self.singles = [*state["warnings"]], dict(state["singles"])
         self.ledger = Ledger(self.nonce, [LedgerItem(**item) for item in state["ledger"]])
         self.meter = meter_of(state["meter"], None, self.limits)
         for data in state["agents"]:

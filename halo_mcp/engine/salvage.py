@@ -25,7 +25,7 @@ async def salvage(run: Run, agent: Agent, stop: str, reason: str) -> AgentResult
     parts += [f"What a subagent found ({child.status}):\n{child.answer}" for child in children]
     if looked := _looked_at(run, agent):
         parts.append(f"What was looked at:\n{looked}")
-    text = "\n\n".join(parts)
+    text = run.clean("\n\n".join(parts))
     limitations = agent.draft.limitations if agent.draft else ""
     verdict = await run.verified(FinalAnswer(answer=text, findings=findings, limitations=limitations))
     answer = verdict.answer or FinalAnswer(answer=text, findings=findings, limitations=limitations)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final, Literal, cast, get_args
 from urllib.parse import urlsplit
@@ -85,6 +85,10 @@ class ModelPrice:
     """Input read from the provider's cache; None: priced like other input."""
 
 
+def _as_it_is(value: Any) -> Any:
+    return value
+
+
 @dataclass(frozen=True, slots=True)
 class LLMSettings:
     """Which model, where, and what it may use. ``repr`` shows neither key nor header values."""
@@ -93,6 +97,8 @@ class LLMSettings:
     """Empty: the engine is off."""
     subagent_model: str = ""
     summary_model: str = ""
+    synthesis_model: str = ""
+    """Reads digests of many traces and joins what was noted; empty: ``subagent_model`` reads, ``model`` joins."""
     api: Api = "auto"
     base_url: str = ""
     api_key: str = field(default="", repr=False)
@@ -114,6 +120,8 @@ class LLMSettings:
     """First wait after a failure; doubles up to 30 s, with full jitter."""
     prices: Mapping[str, ModelPrice] = field(default_factory=dict[str, ModelPrice])
     limits: Limits = field(default_factory=Limits)
+    mask: Callable[[Any], Any] = field(default=_as_it_is, repr=False, compare=False)
+    """Changes JSON values before they are sent to a model or saved: takes out what must not leave."""
 
     @property
     def endpoint(self) -> str:
@@ -161,6 +169,7 @@ _TEXTS: Final = {
     "model": "HALO_MCP_MODEL",
     "subagent_model": "HALO_MCP_SUBAGENT_MODEL",
     "summary_model": "HALO_MCP_SUMMARY_MODEL",
+    "synthesis_model": "HALO_MCP_SYNTHESIS_MODEL",
     "api": "HALO_MCP_LLM_API",
     "reasoning_effort": "HALO_MCP_REASONING_EFFORT",
     "base_url": "OPENAI_BASE_URL",

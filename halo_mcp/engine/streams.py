@@ -10,7 +10,7 @@ import json
 import secrets
 from typing import Any, Final, cast
 
-from halo_mcp.engine.types import Call, Json, Turn, Usage
+from halo_mcp.engine.types import Call, Json, Turn, Usage, well_formed
 from halo_mcp.errors import MalformedReply
 
 EMPTY_ARGUMENTS: Final = "{}"
@@ -106,7 +106,9 @@ def chat_turn(completion: Json) -> Turn:
         native["tool_calls"] = native_calls
     native.setdefault("content", None if calls else "")
     refused = bool(refusal) or finish == "content_filter"
-    return Turn("chat", native, content or refusal, calls, refused, finish, _usage(completion.get("usage"), "chat"))
+    return Turn(
+        "chat", native, well_formed(content or refusal), calls, refused, finish, _usage(completion.get("usage"), "chat")
+    )
 
 
 def _chat_call(item: Json) -> Call:
@@ -179,7 +181,7 @@ def responses_turn(response: Json) -> Turn:
     refused = bool(refusal) or finish == "content_filter"
     finish = "tool_calls" if calls and finish == "stop" else finish
     usage = _usage(response.get("usage"), "responses")
-    return Turn("responses", items, text or refusal, calls, refused, finish, usage)
+    return Turn("responses", items, well_formed(text or refusal), calls, refused, finish, usage)
 
 
 def _usage(raw: Any, wire: str) -> Usage | None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from halo_mcp.engine.history import History
-from halo_mcp.engine.prompts import CALL_SUBAGENT, CONTEXT_ITEM, FINAL_ANSWER, system_prompt
+from halo_mcp.engine.prompts import CALL_SUBAGENT, CODE_TOOL, CONTEXT_ITEM, FINAL_ANSWER, system_prompt
 from halo_mcp.engine.run import Run
 from halo_mcp.engine.state import Agent
 from halo_mcp.engine.types import Call, FinalAnswer, Json, ToolSpec
@@ -36,9 +37,24 @@ _ITEM_SCHEMA: Final[dict[str, Any]] = {
 RECALL: Final = ToolSpec(
     CONTEXT_ITEM, "Read a tool result again, or on from an offset, after it was shortened or cleared.", _ITEM_SCHEMA
 )
+
+
+def _without_code() -> dict[str, Any]:
+    """The schema of an answer by someone who cannot read code."""
+    schema = deepcopy(FinalAnswer.model_json_schema())
+    del schema["$defs"]["CodeEvidence"], schema["$defs"]["Finding"]["properties"]["code"]
+    return schema
+
+
 FINAL: Final = ToolSpec(
     FINAL_ANSWER,
     "Give the complete answer and end your work. Every finding's evidence is checked against the traces.",
+    _without_code(),
+)
+FINAL_WITH_CODE: Final = ToolSpec(
+    FINAL_ANSWER,
+    "Give the complete answer and end your work. Every finding's evidence is checked against the traces, its code "
+    "against the repository.",
     FinalAnswer.model_json_schema(),
 )
 SPAWN: Final = ToolSpec(
@@ -52,7 +68,8 @@ SPAWN: Final = ToolSpec(
 def tools_for(run: Run, depth: int) -> list[ToolSpec]:
     """What an agent at this depth may call: below the maximum depth nobody is offered call_subagent."""
     mine: list[ToolSpec] = [*run.tools, *(run.root_tools if depth == 0 else ()), RECALL]
-    return [*mine, *([SPAWN] if depth < run.limits.max_depth else []), FINAL]
+    final = FINAL_WITH_CODE if any(tool.name == CODE_TOOL for tool in mine) else FINAL
+    return [*mine, *([SPAWN] if depth < run.limits.max_depth else []), final]
 
 
 def root_of(run: Run, question: str) -> Agent:

@@ -7,25 +7,23 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
-from typing import Annotated, Any, Final, TypeVar
+from typing import Annotated, Final, TypeVar
 
 import anyio
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from halo_mcp.engine.history import History
+from halo_mcp.engine.prompts import REJECTED
 from halo_mcp.engine.requests import one_call
 from halo_mcp.engine.run import Run
 from halo_mcp.engine.state import Agent
 from halo_mcp.engine.subagents import FINAL
-from halo_mcp.engine.types import FinalAnswer, Json, Tool, ToolSpec
-from halo_mcp.errors import BadArgument, ContextOverflow, EngineError, GaveUp, MalformedReply, ModelRejected
+from halo_mcp.engine.types import FinalAnswer, ToolSpec
+from halo_mcp.errors import ContextOverflow, EngineError, GaveUp, MalformedReply, ModelRejected
 
 BATCH_CHARS: Final = 80_000
 """Of the texts in one request."""
 PARALLEL: Final = 4
-MOST_TRACES: Final = 100
-_DEFAULT_TRACES: Final = 40
 _ROWS_PER_TRACE: Final = 5
 _LABEL_CHARS: Final = 80
 _NOTE_CHARS: Final = 600
@@ -63,6 +61,8 @@ REPORT: Final = ToolSpec(
 )
 CheckRows = Callable[[Sequence[Row]], Awaitable[Sequence[str]]]
 """The verdict on the evidence of each row, as a word."""
+VerifyAnswer = Callable[[FinalAnswer], Awaitable[Sequence[str]]]
+"""What does not stand in the findings, a line each, for the model."""
 Progress = Callable[[float, str], None]
 """Told the share that is done, and what is being done."""
 
@@ -111,11 +111,18 @@ class Synthesis:
 
 
 async def synthesize(
-    run: Run, texts: Mapping[str, str], facts: str, focus: str, check: CheckRows, progress: Progress
+    run: Run,
+    texts: Mapping[str, str],
+    facts: str,
+    focus: str,
+    check: CheckRows,
+    verify: VerifyAnswer,
+    progress: Progress,
 ) -> Synthesis:
     """Findings across the texts; ``facts`` were computed over all traces.
 
-    Raises: EngineError only when nothing was paid for, or the endpoint refuses.
+    What does not stand in them goes back once, as `Limits.verify_rounds` says. Raises: EngineError only when this run
+    paid for nothing yet, or the endpoint refuses.
     """
     question = focus or "What goes wrong, and why?"
     mapped = await map_texts(run, texts, question, lambda share, what: progress(share * 0.8, what))
@@ -127,7 +134,7 @@ async def synthesize(
     if mapped.rows:
         progress(0.85, f"writing findings from {len(mapped.rows)} rows")
         try:
-            answer, stop = await _reduce(run, mapped.rows, verdicts, facts, question), None
+            answer, stop = await _reduce(run, mapped.rows, verdicts, facts, question, verify), None
         except GaveUp as error:
             stop = error.stop
         except EngineError as error:
@@ -143,7 +150,7 @@ async def map_texts(run: Run, texts: Mapping[str, str], question: str, progress:
     mapped, slots = Mapped(), anyio.Semaphore(PARALLEL)
     refused: list[ModelRejected] = []
     settings = run.endpoint.settings
-    reader = worker(run, "map", MAP_SYSTEM, settings.subagent_model or settings.model)
+    reader = worker(run, "map", MAP_SYSTEM, settings.synthesis_model or settings.subagent_model or settings.model)
 
     async def read(batch: Sequence[str]) -> None:
         async with slots:
@@ -244,9 +251,12 @@ def _cut(text: str, limit: int) -> str:
 
 
 # --- reduce -----------------------------------------------------------------------------------------------------------
-async def _reduce(run: Run, rows: Sequence[Row], verdicts: Sequence[str], facts: str, question: str) -> FinalAnswer:
-    """One call that turns rows into findings. Raises: EngineError."""
-    writer = worker(run, "reduce", REDUCE_SYSTEM, run.endpoint.settings.model)
+async def _reduce(
+    run: Run, rows: Sequence[Row], verdicts: Sequence[str], facts: str, question: str, verify: VerifyAnswer
+) -> FinalAnswer:
+    """One call that turns rows into findings, and another when they do not stand. Raises: EngineError."""
+    settings = run.endpoint.settings
+    writer = worker(run, "reduce", REDUCE_SYSTEM, settings.synthesis_model or settings.model)
     lines, room = list[str](), _REDUCE_CHARS
     for row, verdict in zip(rows, verdicts, strict=True):
         line = row_line(row, verdict)
@@ -258,7 +268,20 @@ async def _reduce(run: Run, rows: Sequence[Row], verdicts: Sequence[str], facts:
         run.warn(None, f"The findings rest on the first {len(lines)} of {len(rows)} rows: more were too long to send.")
     shown = _fenced(run, "\n".join(lines))
     text = f"Question: {question}\n\nComputed over all traces:\n{_fenced(run, facts)}\n\nRows:\n{shown}"
-    return await _said(run, writer, text, FINAL, FinalAnswer)
+    answer = await _said(run, writer, text, FINAL, FinalAnswer)
+    for _ in range(run.limits.verify_rounds):
+        problems = await verify(answer)
+        if not problems:
+            break
+        run.emit(writer, "rejected", problems=[*problems])
+        listed = "\n".join(f"- {problem}" for problem in problems)
+        again = f"\n\nYour last answer:\n{answer.model_dump_json(exclude_none=True)}\n\n{REJECTED}\n{listed}"
+        try:
+            answer = await _said(run, writer, text + again, FINAL, FinalAnswer)
+        except EngineError as error:  # the answer that was paid for stays
+            run.warn(writer, f"The findings could not be corrected: {run.clean(str(error))}")
+            break
+    return answer
 
 
 def row_line(row: Row, verdict: str) -> str:
@@ -287,58 +310,3 @@ async def _said(run: Run, agent: Agent, text: str, tool: ToolSpec, shape: type[_
         except MalformedReply as error:
             problem = error.reason
     raise MalformedReply(problem)
-
-
-# --- for the root agent -----------------------------------------------------------------------------------------------
-class MapArguments(BaseModel):
-    """The arguments of map_traces."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    question: str = Field(min_length=1, description="What to note about each trace.")
-    trace_ids: list[str] = Field(default=[], max_length=MOST_TRACES)
-    filters: Json = Field(default={}, description="The filters argument of count_traces, instead of ids.")
-    max_traces: int = Field(default=_DEFAULT_TRACES, ge=1, le=MOST_TRACES)
-
-
-@dataclass(frozen=True, slots=True)
-class Texts:
-    """Digests by trace id, and what has to be said about how they were chosen."""
-
-    by_id: Mapping[str, str]
-    notes: Sequence[str] = ()
-
-
-ReadTexts = Callable[[MapArguments], Awaitable[Texts]]
-
-
-def map_tool(run: Callable[[], Run], read: ReadTexts, check: CheckRows) -> Tool:
-    """``map_traces``, for the root agent of a run, which is made after its tools."""
-    return Tool(
-        "map_traces",
-        "Read up to 100 traces in one call: a digest of each is put to a model with your question; returns rows of "
-        "trace, label, note, quote and span, the quotes checked. The default way to read many traces; with filters it "
-        "takes a sample of every outcome and failure.",
-        MapArguments.model_json_schema(),
-        partial(_map_traces, run, read, check),
-    )
-
-
-def _untold(share: float, what: str) -> None:
-    """Progress nobody asked for."""
-
-
-async def _map_traces(run: Callable[[], Run], read: ReadTexts, check: CheckRows, arguments: dict[str, Any]) -> str:
-    try:
-        wanted = MapArguments.model_validate(arguments)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        raise BadArgument(f"map_traces: {'.'.join(map(str, first['loc']))}: {first['msg']}.") from None
-    texts = await read(wanted)
-    mapped = await map_texts(run(), texts.by_id, wanted.question, _untold)
-    verdicts = await check(mapped.rows)
-    lines = [f"{len(mapped.rows)} rows about {len(texts.by_id) - len(mapped.failed)} of {len(texts.by_id)} traces"]
-    lines += texts.notes
-    lines += [row_line(row, verdict) for row, verdict in zip(mapped.rows, verdicts, strict=True)]
-    lines += [f"not read: trace {trace_id}: {why}" for trace_id, why in mapped.failed.items()]
-    return "\n".join(lines)

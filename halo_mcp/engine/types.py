@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, cast
+from typing import Any, Final, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from halo_mcp.engine.settings import Wire
 
 Json = dict[str, Any]
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")
+
+
+def well_formed(text: str) -> str:
+    """The text with surrogate pairs joined, and U+FFFD for halves: models write some, and no protocol carries them."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def well_formed_json(value: Any) -> Any:
+    """The JSON value with all its texts well-formed."""
+    text = json.dumps(value, ensure_ascii=False)
+    return json.loads(well_formed(text)) if _SURROGATE.search(text) else value
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +57,7 @@ class Call:
         try:
             # Not strict: grammar-constrained servers leave raw control characters inside strings.
             value = json.loads(self.arguments or "{}", strict=False)
+            value = well_formed_json(value)
         except (ValueError, RecursionError):
             return None
         return cast("Json", value) if isinstance(value, dict) else None
@@ -121,6 +135,15 @@ class Evidence(_Strict):
     quote: str | None = Field(default=None, description="Verbatim text from the span, at least 8 letters or digits.")
 
 
+class CodeEvidence(_Strict):
+    """Where the cause of a claim stands in the source code."""
+
+    path: str
+    line: int = Field(ge=1)
+    end_line: int | None = Field(default=None, ge=1, description="The last line, when it is more than one.")
+    quote: str | None = Field(default=None, description="Verbatim text of these lines, without their numbers.")
+
+
 class CountCheck(_Strict):
     """A count that can be run again."""
 
@@ -134,6 +157,7 @@ class Finding(_Strict):
     claim: str
     severity: Literal["high", "medium", "low", "info"] = "info"
     evidence: list[Evidence] = Field(default_factory=list[Evidence])
+    code: list[CodeEvidence] = Field(default_factory=list[CodeEvidence])
     check: CountCheck | None = Field(default=None, description="How often it happens, as a count to re-run.")
     counterexample: Evidence | None = Field(default=None, description="Where the claim should hold but does not.")
 

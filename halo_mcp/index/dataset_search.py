@@ -176,7 +176,7 @@ def _scanned_on(snapshot: Snapshot, selected: Selection, pattern: Pattern, found
     if not places.are_sorted:
         order = np.lexsort((places.offset, places.source_no))
         places, keys = places.where(order), keys[order]
-    sources = Sources(snapshot.manifest.sources)
+    sources = snapshot.sources()
     scanned = matching_spans(sources, places, pattern_condition(pattern), work, first=found.searched_spans)
     return _Found(
         snapshot,
@@ -264,7 +264,7 @@ def _snippets(found: _Found, pattern: Pattern, first: int, limit: int, context_c
     last = int(np.searchsorted(pages.turn, int(pages.turn[first]) + _PER_TRACE))
     rows = np.arange(first, min(last, first + limit), dtype=np.int64)
     by_place = rows[np.lexsort((pages.places.offset[rows], pages.places.source_no[rows]))]
-    sources = Sources(found.snapshot.manifest.sources)
+    sources = found.snapshot.sources()
     numbers: list[int] = by_place.tolist()
     texts = dict(zip(numbers, sources.texts(pages.places.where(by_place)), strict=True))
     return tuple(_snippet(found, sources, pattern, row, texts[row], context_chars) for row in rows.tolist())
@@ -275,7 +275,7 @@ def _snippet(found: _Found, sources: Sources, pattern: Pattern, row: int, text: 
     source_no, offset = int(pages.places.source_no[row]), int(pages.places.offset[row])
     trace_id = found.snapshot.trace_id(key)
     record = sources.record(source_no, text, trace_id)
-    span = Span.from_json(record, len(text))
+    span = Span.from_json(record, int(pages.places.length[row]))
     of_trace = found.snapshot.places_of(key)
     index = int(np.flatnonzero((of_trace.source_no == source_no) & (of_trace.offset == offset))[0])
     hits = list(occurrences(pattern, record, text))

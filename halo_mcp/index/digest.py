@@ -165,10 +165,9 @@ def _records(
 ) -> dict[int, Mapping[str, Json]]:
     """The records of the spans at these positions."""
     from halo_mcp.index.places import Places
-    from halo_mcp.index.reading import Sources
 
     order = sorted(read, key=lambda position: spans[position].place)
-    sources = Sources(snapshot.manifest.sources)
+    sources = snapshot.sources()
     texts = sources.texts(Places.of(spans[position].place for position in order))
     found: dict[int, Mapping[str, Json]] = {}
     for position, text in zip(order, texts, strict=True):

@@ -60,9 +60,8 @@ class Version:
 
 def read_configuration(snapshot: Snapshot, version: Version) -> Configuration:
     """What a version is, as recorded in the trace where it was seen first. Raises: SourceChanged, SourceUnreadable."""
-    from halo_mcp.index.reading import Sources
 
-    sources, trace_id = Sources(snapshot.manifest.sources), snapshot.trace_id(version.trace_key)
+    sources, trace_id = snapshot.sources(), snapshot.trace_id(version.trace_key)
     facts: list[Facts] = []
     for no in range(len(version.places)):
         place = version.places.where(slice(no, no + 1))
@@ -307,9 +306,7 @@ def _marks(snapshot: Snapshot, firsts: _Firsts, work: Work) -> tuple[list[Marks]
     """The marks of each span (equal ones are one object), and a hash of its prompt before masking."""
     import numpy as np
 
-    from halo_mcp.index.reading import Sources
-
-    sources = Sources(snapshot.manifest.sources)
+    sources = snapshot.sources()
     known: dict[Marks, Marks] = {}
     recent: dict[Facts, Marks] = {}
     order = np.lexsort((firsts.places.offset, firsts.places.source_no))

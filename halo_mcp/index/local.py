@@ -32,8 +32,8 @@ from halo_mcp.index.opened import OpenedSources
 from halo_mcp.index.overview import read_overview
 from halo_mcp.index.patterns import Pattern
 from halo_mcp.index.prices import PriceTable
+from halo_mcp.index.privacy import bare_span
 from halo_mcp.index.quality import DataQuality, read_quality
-from halo_mcp.index.reading import Sources
 from halo_mcp.index.sampling import Stratum, read_strata
 from halo_mcp.index.selection import keys_of, selected
 from halo_mcp.index.sequences import ToolCall, opposite_run, read_calls
@@ -146,7 +146,9 @@ class LocalStore(OpenedSources):
 
     def failure_evidence(self, modes: Sequence[FailureMode], work: Work) -> list[FailureEvidence]:
         snapshot, found = self._current, list[FailureEvidence]()
-        sources = Sources(snapshot.manifest.sources)
+        if not self.privacy.payloads:
+            return [FailureEvidence(mode, None) for mode in modes]
+        sources = snapshot.sources()
         for mode in modes:
             work.check()
             chosen = choose_spans(snapshot, self._key(snapshot, mode.trace_id), [mode.span_id])
@@ -207,6 +209,14 @@ class LocalStore(OpenedSources):
         snapshot = self._current
         return read_strata(snapshot, *selected(snapshot, filters, work), work)
 
+    def trace_ids(self, prefix: str, limit: int, work: Work) -> list[str]:
+        rows = self._current.query(
+            "SELECT trace_id FROM traces WHERE starts_with(trace_id, ?) ORDER BY trace_id LIMIT ?",
+            [prefix, limit],
+            work,
+        )
+        return [row[0] for row in rows]
+
     # --- spans -------------------------------------------------------------------------------------------------
     def spans(self, trace_id: str) -> list[SpanRow]:
         snapshot = self._current
@@ -214,7 +224,12 @@ class LocalStore(OpenedSources):
 
     def payloads(self, trace_id: str, span_ids: Sequence[str] = ()) -> list[Span]:
         snapshot = self._current
-        return read_payloads(snapshot, choose_spans(snapshot, self._key(snapshot, trace_id), span_ids))
+        key = self._key(snapshot, trace_id)
+        chosen = choose_spans(snapshot, key, span_ids)
+        if self.privacy.payloads:
+            return read_payloads(snapshot, chosen)
+        wanted = {normalize_id(given.strip()) for given in span_ids}
+        return [bare_span(row) for row in read_spans(snapshot, key) if not wanted or row.span_id in wanted]
 
     def records(self, filters: TraceFilters, offset: int, limit: int, work: Work) -> Iterator[Mapping[str, Json]]:
         snapshot = self._current

@@ -15,6 +15,7 @@ from halo_mcp.index.build import update_index
 from halo_mcp.index.columns import FailureColumns
 from halo_mcp.index.failure_rules import DEFAULT_RULES
 from halo_mcp.index.formats.sniff import why_not_traces
+from halo_mcp.index.privacy import OPEN, Privacy
 from halo_mcp.index.segments import IndexDirectory, Listed, Manifest
 from halo_mcp.index.snapshot import Snapshot
 from halo_mcp.index.sources import list_sources
@@ -33,10 +34,12 @@ class OpenedSources:
         index_root: Path,
         roots: Sequence[Path] = (),
         soft_rules: tuple[str, ...] = DEFAULT_RULES,
+        privacy: Privacy = OPEN,
     ) -> None:
         """``soft_rules``: names of the soft-error rules that count as failures."""
         self.name = name
         self.arguments = tuple(arguments)
+        self.privacy = privacy
         self._index_root = index_root
         self._roots = tuple(roots)
         self._failures = FailureColumns(soft_rules)
@@ -101,7 +104,7 @@ class OpenedSources:
 
     def _open(self, manifest: Manifest, listed: list[Listed]) -> None:
         _check_usable(manifest)
-        snapshot = Snapshot(self._directory, manifest, self._snapshot, self._failures)
+        snapshot = Snapshot(self._directory, manifest, self._snapshot, self._failures, self.privacy)
         self._snapshot, self._listed = snapshot, listed
 
     @property

@@ -14,7 +14,6 @@ import numpy as np
 from halo_mcp.index import semconv
 from halo_mcp.index.formats.canonical import parse_record
 from halo_mcp.index.places import Places
-from halo_mcp.index.reading import Sources
 from halo_mcp.index.snapshot import Snapshot
 from halo_mcp.index.span import Json, as_mapping
 from halo_mcp.index.work import Work
@@ -118,12 +117,15 @@ def _coverage(snapshot: Snapshot, work: Work) -> list[FieldCoverage]:
 
 
 def _unknown_attributes(snapshot: Snapshot, work: Work) -> tuple[Counter[str], int]:
+    """With the number of spans that were looked at: none where payloads are withheld."""
     found: Counter[str] = Counter()
+    if not snapshot.privacy.payloads:
+        return found, 0
     everywhere = Places.joined([segment.places for segment in snapshot.located])
     chosen = np.unique(np.linspace(0, max(len(everywhere) - 1, 0), min(SAMPLED_SPANS, len(everywhere)), dtype=np.int64))
     places = everywhere.where(chosen)
     places = places.where(np.cumsum(places.length) <= _SAMPLE_BYTES)
-    for text in Sources(snapshot.manifest.sources).texts(places):
+    for text in snapshot.sources().texts(places):
         work.check()
         attributes = as_mapping(as_mapping(parse_record(text)).get("attributes"))
         found.update(_unread(attributes))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from halo_mcp.errors import SourceChanged, SourceUnreadable
 from halo_mcp.index.formats.canonical import parse_record
 from halo_mcp.index.ids import normalize_id
+from halo_mcp.index.privacy import OPEN, Privacy
 from halo_mcp.index.segments import SourceState
 from halo_mcp.index.span import Json
 
@@ -23,8 +24,9 @@ _RUN_BYTES = 8 * 1024 * 1024
 class Sources:
     """The source files of an index, by number. Opened per call, so that a file replaced on disk is seen."""
 
-    def __init__(self, states: Sequence[SourceState]) -> None:
+    def __init__(self, states: Sequence[SourceState], privacy: Privacy = OPEN) -> None:
         self._states = states
+        self._privacy = privacy
 
     def path(self, source_no: int) -> str:
         return self._states[source_no].path
@@ -64,7 +66,10 @@ class Sources:
             raise SourceUnreadable(self.path(source_no), error.strerror or str(error)) from error
 
     def texts(self, places: Places) -> Iterator[bytes]:
-        """The bytes at each place, in order; neighbours are read together. Raises: SourceChanged, SourceUnreadable."""
+        """The bytes at each place, in order, masked; neighbours are read together.
+
+        Raises: SourceChanged, SourceUnreadable.
+        """
         # Plain lists: a trace has few spans, for which numpy costs more than it saves.
         stands = list(zip(places.source_no.tolist(), places.offset.tolist(), places.length.tolist(), strict=True))
         first = 0
@@ -73,7 +78,7 @@ class Sources:
             source_no, start, _ = stands[first]
             block = self._read(source_no, start, stands[last - 1][1] + stands[last - 1][2] - start)
             for _, offset, length in stands[first:last]:
-                yield block[offset - start : offset - start + length]
+                yield self._privacy.of_bytes(block[offset - start : offset - start + length])
             first = last
 
     def _read(self, source_no: int, offset: int, size: int) -> bytes:
@@ -92,7 +97,8 @@ class Sources:
     def record(self, source_no: int, text: bytes, trace_id: str) -> dict[str, Json]:
         """The parsed span in ``text``, which must belong to ``trace_id``. Raises: SourceChanged."""
         record = parse_record(text)
-        if record is None or normalize_id(record.get("trace_id")) != trace_id:
+        found = "" if record is None else normalize_id(record.get("trace_id"))
+        if record is None or found not in (trace_id, self._privacy.of_text(trace_id)):
             raise SourceChanged(self.path(source_no))
         return dict(record)
 

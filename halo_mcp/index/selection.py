@@ -12,7 +12,6 @@ from halo_mcp.index.filters import AttributeFilter, TraceFilters, attribute_hold
 from halo_mcp.index.finding import finder
 from halo_mcp.index.formats.canonical import parse_record
 from halo_mcp.index.patterns import compile_pattern
-from halo_mcp.index.reading import Sources
 from halo_mcp.index.scan import Condition, matching_traces, pattern_condition
 from halo_mcp.index.snapshot import Snapshot
 from halo_mcp.index.span import as_mapping
@@ -47,7 +46,7 @@ def keys_of(snapshot: Snapshot, selection: Selection, work: Work) -> NDArray[np.
 
 def _scanned(snapshot: Snapshot, candidates: NDArray[np.int64], filters: TraceFilters, work: Work) -> NDArray[np.int64]:
     """Those candidate trace keys whose payloads meet regex_pattern and attributes."""
-    sources = Sources(snapshot.manifest.sources)
+    sources = snapshot.sources()
     for condition in _conditions(filters):
         places, keys = snapshot.places_of_many(candidates)
         candidates = matching_traces(sources, places, keys, condition, work)

@@ -19,6 +19,8 @@ import numpy as np
 from halo_mcp.index import columns
 from halo_mcp.index.duck import bounded, connect, failing_as_index, fetch_arrays
 from halo_mcp.index.places import Places
+from halo_mcp.index.privacy import OPEN, Privacy
+from halo_mcp.index.reading import Sources
 from halo_mcp.index.segments import IndexDirectory, Manifest
 from halo_mcp.index.views import KEY_SHIFT, SqlState, opening_statements, view_statements
 from halo_mcp.index.work import Work
@@ -77,9 +79,11 @@ class Snapshot:
         manifest: Manifest,
         older: Snapshot | None = None,
         failures: columns.FailureColumns = columns.DEFAULT_FAILURES,
+        privacy: Privacy = OPEN,
     ) -> None:
         """``older``, a snapshot of the same directory, saves reading again what both have."""
         self.failures = failures
+        self.privacy = privacy
         self.manifest = manifest
         self.directory = directory
         self._located = {} if older is None else older.located_files()
@@ -92,7 +96,7 @@ class Snapshot:
                 self._db.execute(statement)
             named = {row[0] for row in self._db.execute("SELECT DISTINCT file FROM superseded").fetchall()}
             self._dead = named & {segment.file for segment in manifest.segments}
-            for statement in view_statements(manifest.segments, self._dead, failures):
+            for statement in view_statements(manifest.segments, self._dead, failures, privacy):
                 self._db.execute(statement)
             # From here on no statement can reach a file, whatever it says.
             self._db.execute("SET enable_external_access = false")
@@ -107,8 +111,12 @@ class Snapshot:
         return SqlState(
             self.directory.path,
             tuple(segment.file for segment in segments),
-            (*opening_statements(self.directory.path, segments), *view_statements(segments, self._dead, self.failures)),
-            tuple(self.manifest.sources),
+            (
+                *opening_statements(self.directory.path, segments),
+                *view_statements(segments, self._dead, self.failures, self.privacy),
+            ),
+            tuple(self.manifest.sources) if self.privacy.payloads else (),
+            self.privacy,
         )
 
     def remembered(self, question: str, answer: Callable[[], _Answer], *, large: bool = False) -> _Answer:
@@ -156,6 +164,11 @@ class Snapshot:
             cursor.register(name, dict(table))
         with failing_as_index(self.directory.path), bounded(cursor, work or Work()):
             yield cursor.execute(sql, list(values))
+
+    def sources(self) -> Sources:
+        """The source files, for a call that reads payloads. Raises: PayloadsWithheld."""
+        self.privacy.require_payloads()
+        return Sources(self.manifest.sources, self.privacy)
 
     # --- where text is -------------------------------------------------------------------------------------------
     @cached_property
@@ -223,7 +236,7 @@ class Snapshot:
         by_segment: dict[int, list[TraceRows]] = {}
         for trace in traces:
             by_segment.setdefault(trace.key >> KEY_SHIFT, []).append(trace)
-        return [_spans_in(no, some, self.failures) for no, some in by_segment.items()]
+        return [_spans_in(no, some, self.failures, self.privacy) for no, some in by_segment.items()]
 
     def spans_at(self, table: str) -> str:
         """A FROM item like ``spans``, of those only whose trace_key, source_no and byte_offset stand in ``table``.
@@ -232,7 +245,7 @@ class Snapshot:
         """
         # A segment is joined with its own rows of the table: a superseded trace stands in two segments.
         parts = (
-            f"SELECT o.*, t.*, m.trace_key, {self.failures.select} FROM {table} AS m "
+            f"SELECT {self.privacy.own_columns('o')}, t.*, m.trace_key, {self.failures.select} FROM {table} AS m "
             f"JOIN s{no}.tree AS t USING (source_no, byte_offset) "
             f"JOIN s{no}.own AS o ON o.rowid = t.row WHERE m.trace_key >> {KEY_SHIFT} = {no}"
             for no in range(len(self.manifest.segments))
@@ -263,12 +276,13 @@ class Snapshot:
         self._db.close()
 
 
-def _spans_in(no: int, traces: Sequence[TraceRows], failures: columns.FailureColumns) -> str:
+def _spans_in(no: int, traces: Sequence[TraceRows], failures: columns.FailureColumns, privacy: Privacy) -> str:
     # Bounds on the rows let DuckDB skip nearly all of both tables.
     rows = f"BETWEEN {min(trace.first for trace in traces)} AND {max(trace.last for trace in traces)}"
     numbers = ", ".join(str(trace.key & _NUMBER_MASK) for trace in traces)
     return (
-        f"(SELECT *, ({no}::BIGINT << {KEY_SHIFT}) | trace_no AS trace_key, {failures.select} FROM s{no}.own AS o "
+        f"(SELECT {privacy.own_columns('o')}, t.*, ({no}::BIGINT << {KEY_SHIFT}) | trace_no AS trace_key, "
+        f"{failures.select} FROM s{no}.own AS o "
         f"JOIN s{no}.tree AS t ON o.rowid = t.row "
         f"WHERE o.rowid {rows} AND t.row {rows} AND t.trace_no IN ({numbers})) WHERE true"
     )

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from halo_mcp.index.harness_reading import Version
     from halo_mcp.index.patterns import Pattern
     from halo_mcp.index.prices import PriceTable
+    from halo_mcp.index.privacy import Privacy
     from halo_mcp.index.quality import DataQuality
     from halo_mcp.index.sampling import Stratum
     from halo_mcp.index.segments import IngestReport
@@ -304,6 +305,11 @@ class SearchResult:
 class SpanStore(Protocol):
     """A dataset to ask. Raises UnknownTrace for ids it does not have, Interrupted when ``work`` ends first."""
 
+    @property
+    def privacy(self) -> Privacy:
+        """What of the payloads it gives."""
+        ...
+
     def refresh(self, work: Work) -> None:
         """Take in what was added since; builds the index the first time."""
         ...
@@ -390,6 +396,10 @@ class SpanStore(Protocol):
 
     def trace(self, trace_id: str) -> TraceRow:
         """One trace."""
+        ...
+
+    def trace_ids(self, prefix: str, limit: int, work: Work) -> list[str]:
+        """The first ids that begin with ``prefix``, sorted."""
         ...
 
     def digest(self, trace_id: str, work: Work) -> TraceDigest:

@@ -13,7 +13,6 @@ from halo_mcp.errors import UnknownSpan
 from halo_mcp.index.ids import normalize_id
 from halo_mcp.index.patterns import Pattern
 from halo_mcp.index.places import Places
-from halo_mcp.index.reading import Sources
 from halo_mcp.index.search import SpanSearch
 from halo_mcp.index.selection import Selection, keys_of
 from halo_mcp.index.snapshot import Snapshot
@@ -72,10 +71,11 @@ def read_spans(snapshot: Snapshot, key: int) -> list[SpanRow]:
 
 def read_payloads(snapshot: Snapshot, chosen: ChosenSpans) -> list[Span]:
     """The spans themselves."""
-    sources = Sources(snapshot.manifest.sources)
+    sources, places = snapshot.sources(), chosen.places
+    stands = zip(places.source_no.tolist(), places.length.tolist(), sources.texts(places), strict=True)
     return [
-        Span.from_json(sources.record(source_no, text, snapshot.trace_id(chosen.key)), len(text))
-        for source_no, text in zip(chosen.places.source_no.tolist(), sources.texts(chosen.places), strict=True)
+        Span.from_json(sources.record(source_no, text, snapshot.trace_id(chosen.key)), length)
+        for source_no, length, text in stands
     ]
 
 
@@ -85,7 +85,7 @@ def read_records(
     """``limit`` spans of the selected traces, from number ``offset`` on, as the JSON objects of their sources."""
     places, keys = snapshot.places_of_many(keys_of(snapshot, selection, work))
     chosen, owners = places.where(slice(offset, offset + limit)), keys[offset : offset + limit].tolist()
-    sources = Sources(snapshot.manifest.sources)
+    sources = snapshot.sources()
     for source_no, key, text in zip(chosen.source_no.tolist(), owners, sources.texts(chosen), strict=True):
         work.check()
         yield sources.record(source_no, text, snapshot.trace_id(key))
@@ -102,7 +102,7 @@ def search_spans(
 ) -> SearchResult:
     """Where a pattern occurs in the chosen spans; the deadline ends the search, not the answer."""
     found = SpanSearch(pattern, context_chars, max_matches)
-    sources, own_id = Sources(snapshot.manifest.sources), snapshot.trace_id(chosen.key)
+    sources, own_id = snapshot.sources(), snapshot.trace_id(chosen.key)
     stands = zip(chosen.numbers, chosen.places.source_no.tolist(), sources.texts(chosen.places), strict=True)
     for number, source_no, text in stands:
         if work.expired:

@@ -132,6 +132,8 @@ class _Run:
 
     def _wanted(self) -> Iterator[tuple[int, Citation]]:
         for number, citation in enumerate(self._citations):
+            if not self._store.privacy.payloads:
+                return
             if number in self._quotes and citation.trace_id and self._quotes[number].alphanumeric_count >= MIN_CHARS:
                 yield number, citation
 
@@ -204,6 +206,8 @@ class _Run:
             return replace(verdict, verdict=citation.failed, reason=citation.reason)
         if not cited.quote.strip():
             return replace(verdict, verdict="moved" if citation.moved else "exists", reason=citation.reason)
+        if not self._store.privacy.payloads:
+            return replace(verdict, reason="quotes cannot be checked: the texts of spans are withheld (--no-payloads)")
         if number not in self._quotes:
             reason = f"the quote is longer than {MAX_QUOTE_CHARS:,} characters: give the telling words"
             return replace(verdict, verdict="too_long", reason=reason)

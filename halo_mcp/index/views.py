@@ -12,6 +12,7 @@ from typing import Final
 
 from halo_mcp.index import columns
 from halo_mcp.index.duck import quoted
+from halo_mcp.index.privacy import OPEN, Privacy
 from halo_mcp.index.segments import SegmentInfo, SourceState
 
 KEY_SHIFT: Final = 32
@@ -27,7 +28,8 @@ class SqlState:
     statements: tuple[str, ...]
     """To be run in this order in a fresh in-memory database, before it is cut off from all files."""
     sources: tuple[SourceState, ...]
-    """``source_no`` counts in these."""
+    """``source_no`` counts in these; none where payloads are withheld."""
+    privacy: Privacy = OPEN
 
 
 def opening_statements(directory: Path, segments: Sequence[SegmentInfo]) -> list[str]:
@@ -44,6 +46,7 @@ def view_statements(
     segments: Sequence[SegmentInfo],
     dead: Collection[str],
     failures: columns.FailureColumns = columns.DEFAULT_FAILURES,
+    privacy: Privacy = OPEN,
 ) -> list[str]:
     """Create the views. ``dead``: the segment files with superseded traces; ``facets`` is there only without any."""
     spans, traces, facets = list[str](), list[str](), list[str]()
@@ -52,7 +55,7 @@ def view_statements(
         alive = f"WHERE trace_no NOT IN (SELECT trace_no FROM superseded WHERE file = {quoted(segment.file)})"
         alive = alive if segment.file in dead else ""
         spans.append(
-            f"SELECT o.*, t.*, {key} AS trace_key, {failures.select} FROM s{no}.own AS o "
+            f"SELECT {privacy.own_columns('o')}, t.*, {key} AS trace_key, {failures.select} FROM s{no}.own AS o "
             f"JOIN s{no}.tree AS t ON o.rowid = t.row {alive}"
         )
         traces.append(f"SELECT *, {key} AS trace_key FROM s{no}.traces {alive}")

@@ -17,9 +17,12 @@ from halo_mcp.repo.walk import Clock, walk
 if TYPE_CHECKING:
     from halo_mcp.index.quotes import Quote, Tier
 
-CitationVerdict = Literal["exact", "normalised", "loose", "moved", "exists", "missing", "no_line", "no_file", "refused"]
+CitationVerdict = Literal[
+    "exact", "normalised", "loose", "moved", "exists", "missing", "no_line", "no_file", "refused", "unchecked"
+]
 """The first three: the quote stands on the cited lines. Moved: it stands on other lines of the file. Exists: there was
-no quote, and the lines are there. Missing: the quote is nowhere in the file. Refused: no file that tools read."""
+no quote, and the lines are there. Missing: the quote is nowhere in the file. Refused: no file that tools read.
+Unchecked: given by callers who did not come to it."""
 CONFIRMED: Final[frozenset[CitationVerdict]] = frozenset(("exact", "normalised", "loose", "moved", "exists"))
 _MAX_SHOWN_CHARS: Final = 500
 _IN_PROSE: Final = re.compile(

@@ -135,13 +135,15 @@ class Repository:
     tools: list[RepositoryTool[Any]]
     git_off: str
     """Why there are no git tools, as a sentence; "" when there are."""
+    git: Git | None = None
 
 
 def open_repository(path: Path) -> Repository:
     """The tools over the directory ``path``; those of git where it is in a work tree. Raises BadRepoPath."""
     root = Root(path)
     try:
-        return Repository(root, [*_file_tools(root), *_git_tools(Git(root))], "")
+        git_there = Git(root)
+        return Repository(root, [*_file_tools(root), *_git_tools(git_there)], "", git_there)
     except GitFailed as failed:
         return Repository(root, _file_tools(root), str(failed))
 

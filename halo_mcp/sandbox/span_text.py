@@ -7,9 +7,10 @@ import threading
 from io import FileIO
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from halo_mcp.errors import SourceError
+from halo_mcp.errors import PayloadsWithheld, SourceError
 from halo_mcp.index.formats.canonical import parse_record
 from halo_mcp.index.ids import normalize_id
+from halo_mcp.index.privacy import OPEN, Privacy
 from halo_mcp.index.reading import Sources
 from halo_mcp.index.segments import SourceState
 from halo_mcp.index.span import as_mapping, as_text
@@ -31,8 +32,9 @@ class SpanTexts:
     A source is opened at its first use in a query and checked to be the file that was indexed.
     """
 
-    def __init__(self, states: list[Frame]) -> None:
+    def __init__(self, states: list[Frame], privacy: Privacy = OPEN) -> None:
         self._sources = Sources([SourceState.model_validate(state) for state in states])
+        self._privacy = privacy
         self._count = len(states)
         self._files: dict[int, FileIO] = {}
         self._opening = threading.Lock()
@@ -48,6 +50,10 @@ class SpanTexts:
             # The type stubs know neither types nor null handling as text, which DuckDB takes.
             create = cast("Any", connection.create_function)  # pyright: ignore[reportUnknownMemberType]
             create(name, function, parameters, "VARCHAR", null_handling="special")
+
+    @property
+    def restricted(self) -> bool:
+        return self._privacy.restricted
 
     def close(self) -> None:
         """Close what a query opened."""
@@ -77,15 +83,18 @@ class SpanTexts:
 
     def _record(self, trace_id: str, text: bytes) -> dict[str, Any]:
         record = parse_record(text)
-        if record is None or normalize_id(record.get("trace_id")) != trace_id:
+        found = "" if record is None else normalize_id(record.get("trace_id"))
+        if record is None or found not in (trace_id, self._privacy.of_text(trace_id)):
             raise ValueError("attribute() and span_json() take a row of the view spans, and this is none")
         return dict(record)
 
     def _text(self, source_no: int, offset: int, length: int) -> bytes:
+        if not self._privacy.payloads:
+            raise ValueError(f"attribute() and span_json() are withheld. {PayloadsWithheld()}")
         if not (0 <= source_no < self._count and offset >= 0 and 0 < length <= _LONGEST_SPAN):
             raise ValueError("attribute() and span_json() take a row of the view spans, and this is none")
         file = self._files.get(source_no) or self._open(source_no)
-        return os.pread(file.fileno(), length, offset)
+        return self._privacy.of_bytes(os.pread(file.fileno(), length, offset))
 
     def _open(self, source_no: int) -> FileIO:
         with self._opening:

@@ -110,6 +110,8 @@ def _setup_of(state: SqlState) -> Frame:
     return {
         "directory": str(state.directory),
         "statements": list(state.statements),
+        "redact": state.privacy.redact,
+        "payloads": state.privacy.payloads,
         "sources": [source.model_dump(exclude={"report"}) | {"report": {}} for source in state.sources],
         "threads": min(4, os.cpu_count() or 1),
         "memory_bytes": MEMORY_BYTES,
@@ -127,6 +129,8 @@ def _refusal(kind: str, message: str) -> InvalidSql | SourceChanged:
         return SourceChanged(message)
     if kind == "refused":
         return InvalidSql(f"it is {_KINDS.get(message, message)}, and {_ALLOWED}")
+    if kind == "refused source":
+        return InvalidSql(f"it reads {message}, and here only the views spans and traces may be read")
     if kind == "refused columns":
         return InvalidSql(f"it gives {message}, and at most 100 are", "Name the columns you need.")
     reason = _first_words(message)

@@ -6,12 +6,13 @@ What it cannot limit itself (time, the memory of scalar strings) its host limits
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
@@ -52,6 +53,8 @@ _INTEGERS: Final = {
 _AS_THEY_ARE: Final = {*_INTEGERS, "BOOLEAN", "FLOAT", "DOUBLE"}
 _BROKEN: Final = ("FatalException", "InternalException")
 """After these DuckDB answers nothing any more."""
+_VIEWS: Final = ("spans", "traces")
+_TABLE_FUNCTIONS: Final = ("range", "generate_series", "unnest", "repeat")
 _MOST_COLUMNS: Final = 100
 _MOST_CHARS: Final = 400_000
 """Of all cells of a reply; further rows are left out."""
@@ -61,6 +64,7 @@ def opened(setup: Frame) -> tuple[duckdb.DuckDBPyConnection, SpanTexts]:
     """The index behind its views and functions, cut off from everything else. Raises: duckdb.Error, ImportError."""
     import duckdb
 
+    from halo_mcp.index.privacy import Privacy
     from halo_mcp.sandbox.span_text import SpanTexts
 
     config: dict[str, str | bool | int | float | list[str]] = {
@@ -70,7 +74,7 @@ def opened(setup: Frame) -> tuple[duckdb.DuckDBPyConnection, SpanTexts]:
     connection = duckdb.connect(":memory:", config=config)
     for statement in setup["statements"]:
         connection.execute(statement)
-    texts = SpanTexts(setup["sources"])
+    texts = SpanTexts(setup["sources"], Privacy(setup["redact"], setup["payloads"]))
     texts.register(connection)
     for statement in (*_FUNCTIONS, *_LOCK):
         connection.execute(statement)
@@ -88,6 +92,8 @@ def answer(connection: duckdb.DuckDBPyConnection, texts: SpanTexts, request: Fra
         kinds = [str(statement.type).split(".")[-1] for statement in statements]
         if kinds != ["SELECT"]:
             return {"kind": "refused", "error": ", ".join(kinds[:5]) or "empty"}
+        if texts.restricted and (other := foreign_source(connection, request["sql"])):
+            return {"kind": "refused source", "error": other}
         connection.execute("BEGIN TRANSACTION READ ONLY")
         try:
             reply = result_of(connection.sql(statements[0]), request["limit"], request["cell_chars"])
@@ -99,6 +105,45 @@ def answer(connection: duckdb.DuckDBPyConnection, texts: SpanTexts, request: Fra
             return {"kind": "changed", "error": texts.changed}
         return {"kind": type(error).__name__, "error": str(error)[:2_000]}
     return {**reply, "elapsed_ms": (time.perf_counter() - started) * 1e3}
+
+
+def foreign_source(connection: duckdb.DuckDBPyConnection, sql: str) -> str | None:
+    """What a statement reads besides the two views, its own WITH parts and lists of values; None when nothing.
+
+    The views are what masks texts: the tables behind them must not be reached, by whatever name or function.
+    """
+    row = connection.execute("SELECT json_serialize_sql(?::VARCHAR)", [sql]).fetchone()
+    tree = json.loads(row[0]) if row else {"error": True}
+    if tree.get("error"):
+        return "something that cannot be looked into"
+    own, read = set(_VIEWS), list[tuple[str, ...]]()
+    todo: list[Any] = [tree]
+    while todo:
+        node = todo.pop()
+        if isinstance(node, list):
+            todo += cast("list[Any]", node)
+        elif isinstance(node, dict):
+            part = cast("dict[str, Any]", node)
+            todo += part.values()
+            named = cast("dict[str, Any]", part.get("cte_map") or {}).get("map", ())
+            own |= {str(entry["key"]).lower() for entry in cast("list[dict[str, Any]]", named)}
+            read += _sources_in(part)
+    # A place with more than one part is none of the statement's own, whatever its WITH parts are called.
+    foreign = (place for place in read if [name.lower() for name in place] not in [[name] for name in own])
+    return next((".".join(filter(None, place))[:100] for place in foreign), None)
+
+
+def _sources_in(part: dict[str, Any]) -> Iterator[tuple[str, ...]]:
+    """What one node of a statement's tree reads: a name with its schema and catalogue, or a function."""
+    kind = part.get("type")
+    if kind == "BASE_TABLE":
+        yield tuple(str(part[key]) for key in ("catalog_name", "schema_name", "table_name") if part.get(key))
+    elif kind == "TABLE_FUNCTION":
+        name = str(cast("dict[str, Any]", part.get("function") or {}).get("function_name")).lower()
+        if name not in _TABLE_FUNCTIONS:
+            yield ("", f"{name}()")
+    elif kind == "SHOW_REF" and part.get("table_name"):
+        yield ("", str(part["table_name"]))
 
 
 def result_of(relation: duckdb.DuckDBPyRelation, limit: int, cell_chars: int) -> Frame:

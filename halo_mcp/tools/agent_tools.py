@@ -6,7 +6,7 @@ import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import anyio.to_thread
 from pydantic import ValidationError
@@ -21,12 +21,16 @@ from halo_mcp.index.verification import verify
 from halo_mcp.index.work import Work
 from halo_mcp.tools.calls import answer, checked, problems
 from halo_mcp.tools.catalog import CATALOG, Published
-from halo_mcp.tools.evidence import rejection, verification_json
+from halo_mcp.tools.code_evidence import check_code, without_commits
+from halo_mcp.tools.evidence import rejected_lines, verification_json
 from halo_mcp.tools.publish import publish
 from halo_mcp.tools.render import printable
 
+if TYPE_CHECKING:
+    from halo_mcp.repo.tools import Repository
+
 _NEVER: Final = frozenset(("list_datasets", "verify_evidence", "synthesize_traces"))
-"""The first may open files, the second is done to every answer anyway, the third has a budget of its own."""
+"""The first may open files, the second is done to every answer anyway, the third has a budget of its own: see below."""
 _NO_EVIDENCE: Final = frozenset((CALL_SUBAGENT, "verify_evidence"))
 """Tools whose results are a model's own words."""
 _ADDED: Final = ("dataset", "response_format")
@@ -88,29 +92,40 @@ def _stands(identifier: str, text: str) -> bool:
     return re.search(rf"(?<![\w-]){re.escape(identifier)}(?![\w-])", text) is not None
 
 
-def verifier(datasets: Datasets, dataset: str) -> Verify:
-    """Checks answers against one dataset."""
+def verifier(datasets: Datasets, dataset: str, repository: Repository | None = None) -> Verify:
+    """Checks answers against one dataset, and the code they cite against the repository."""
 
     async def check(given: FinalAnswer, items: Sequence[LedgerItem]) -> Verification:
-        return await in_worker(partial(_check, datasets, dataset, given, items))
+        return await in_worker(partial(_check, datasets, dataset, repository, given, items))
 
     return check
 
 
 def _check(
-    datasets: Datasets, dataset: str, given: FinalAnswer, items: Sequence[LedgerItem], work: Work
+    datasets: Datasets,
+    dataset: str,
+    repository: Repository | None,
+    given: FinalAnswer,
+    items: Sequence[LedgerItem],
+    work: Work,
 ) -> Verification:
     claims, wrong = _claims(given.findings)
     _, store = datasets.get(dataset)
     store.refresh(work)
     prose = f"{given.answer}\n{given.limitations}"
-    found = verify(store.pinned(), claims, prose, work.renewed(datasets.settings.deadline_s), Seen(items))
-    lines = [line.removeprefix("- ") for line in rejection(found).splitlines()[1:]]
+    code_tools = {tool.name for tool in repository.tools} if repository else frozenset[str]()
+    seen = Seen([item for item in items if item.tool not in code_tools])  # files may hold ids too
+    found = verify(store.pinned(), claims, prose, work.renewed(datasets.settings.deadline_s), seen)
+    found = without_commits(repository, found) if repository else found
+    code = check_code(repository, given, items)
     corrected = [
         _corrected(finding, [*verdict.evidence], verdict.counterexample)
-        for finding, verdict in zip(given.findings, found.claims, strict=True)
+        for finding, verdict in zip(code.corrected(given.findings), found.claims, strict=True)
     ]
-    return Verification([*wrong, *lines], verification_json(found), given.model_copy(update={"findings": corrected}))
+    answer = given.model_copy(update={"findings": corrected})
+    return Verification(
+        [*wrong, *rejected_lines(found), *code.problems()], code.report(verification_json(found)), answer
+    )
 
 
 def _claims(findings: Sequence[Finding]) -> tuple[list[Claim], list[str]]:

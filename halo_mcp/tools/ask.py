@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final
 import anyio
 from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.tools import Tool
-from mcp_types import CallToolResult, TextContent, ToolAnnotations
+from mcp_types import CallToolResult, TextContent
 from pydantic import Field
 
 from halo_mcp.engine.run import Run
@@ -25,7 +25,7 @@ from halo_mcp.tools.calls import answer
 from halo_mcp.tools.evidence_pack import evidence_pack
 from halo_mcp.tools.investigation import Effort, Question, share_used, step
 from halo_mcp.tools.params import ALL_TRACES, Answer, Filters, ResponseFormat, call_text
-from halo_mcp.tools.publish import READ_ONLY, growing, in_thread, strict, text_result
+from halo_mcp.tools.publish import READ_ONLY, SENDING, growing, in_thread, strict, text_result
 from halo_mcp.tools.render import counted, printable
 from halo_mcp.tools.serving import Serving
 
@@ -42,7 +42,7 @@ _WITH_MODEL: Final = (
     "; this server's own agent ({model}) answers",
     (
         "Returns findings with checked ids, quotes and counts, or a job_id for ask_result. Takes minutes; "
-        "sends trace excerpts to it."
+        "sends trace excerpts{code} to it."
     ),
 )
 _WITHOUT_MODEL: Final = (
@@ -55,11 +55,12 @@ _RESULT: Final = "Wait for a run that ask started: its result, or what it is doi
 Reply = Callable[[Context[Serving]], Awaitable[CallToolResult]]
 
 
-def ask_tools(settings: LLMSettings) -> list[Tool]:
-    """The two tools, described as the settings have it."""
+def ask_tools(settings: LLMSettings, *, code: bool = False) -> list[Tool]:
+    """The two tools, described as the settings have it; ``code``: the agent reads source code too."""
     on = settings.why_off() is None
     who, what = _WITH_MODEL if on else _WITHOUT_MODEL
-    hints = ToolAnnotations(read_only_hint=True, open_world_hint=True) if on else READ_ONLY
+    sent = what.format(code=" and source code" if code else "")
+    hints = SENDING if on else READ_ONLY
 
     async def ask(
         ctx: Context[Serving],
@@ -86,7 +87,7 @@ def ask_tools(settings: LLMSettings) -> list[Tool]:
     ) -> CallToolResult:
         return await _answered(partial(_result, _desk(ctx), job_id, wait_s, cancel, response_format), ctx, "ask_result")
 
-    description = _ASK.format(who=who.format(model=printable(settings.model)[:40]), what=what)
+    description = _ASK.format(who=who.format(model=printable(settings.model)[:40]), what=sent)
     made = [
         Tool.from_function(
             ask, title="Ask", description=description, annotations=hints, meta=_HINT, structured_output=False

@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from halo_mcp.tools.budget import DEFAULT_CHARS, Page, preview
+from halo_mcp.tools.code_evidence import code_line
 from halo_mcp.tools.render import counted, number, printable
 
 _QUOTE_CHARS: Final = 160
 _WARNINGS: Final = 5
+_CODE_SHOWN: Final = 5
 
 
 def outcome_text(outcome: Mapping[str, Any]) -> str:
@@ -42,6 +44,7 @@ def _head(outcome: Mapping[str, Any]) -> str:
 def _finding(position: int, finding: Mapping[str, Any]) -> str:
     lines = [f"{position}. [{finding['severity']}] {finding['claim']}"]
     lines += [f"   {_evidence(one)}" for one in finding["evidence"]]
+    lines += [f"   code {code_line(one)}" for one in finding.get("code", [])]
     if counter := finding.get("counterexample"):
         lines.append(f"   counterexample: {_evidence(counter)}")
     if check := finding.get("check"):
@@ -49,7 +52,7 @@ def _finding(position: int, finding: Mapping[str, Any]) -> str:
         actual = f", is {check['actual']}" if verdict == "wrong" else ""
         lines.append(f"   count {verdict}: expected {check['expected']}{actual}")
     if not finding["evidence"] and not finding.get("check"):
-        lines.append("   no evidence given")
+        lines.append("   no evidence of traces given" if finding.get("code") else "   no evidence given")
     return "\n".join(lines)
 
 
@@ -60,12 +63,24 @@ def _evidence(one: Mapping[str, Any]) -> str:
     return f"{one.get('verdict', 'unchecked').replace('_', ' ')} · {place}{quote}{unread}"
 
 
+def _code(tally: Mapping[str, Any]) -> list[str]:
+    """The citations of code in numbers, and those in the text that have to be told."""
+    if not tally["total"]:
+        return []
+    kinds = ", ".join(f"{tally[kind]} {kind}" for kind in ("verified", "moved", "failed", "unchecked") if tally[kind])
+    told = [row for row in tally["text"] if row["reason"] or "cited_path" in row]
+    lines = [f"{counted(tally['total'], 'citation')} of code: {kinds}"]
+    lines += [f"In the text: {code_line(row)}" for row in told[:_CODE_SHOWN]]
+    return lines + ([f"and {len(told) - _CODE_SHOWN} more in the text"] if len(told) > _CODE_SHOWN else [])
+
+
 def _closing(outcome: Mapping[str, Any]) -> list[str]:
     found = outcome["citations"]
     lines: list[str] = []
     if found["total"]:
         kinds = ", ".join(f"{found[kind]} {kind}" for kind in ("verified", "moved", "failed") if found[kind])
         lines.append(f"{counted(found['total'], 'citation')}: {kinds or 'none decided'} (that words stand, not causes)")
+    lines += _code(found["code"]) if "code" in found else []
     if outcome["problems"]:
         shown = "; ".join(preview(problem, 200) for problem in outcome["problems"][:_WARNINGS])
         lines.append(f"Still wrong after a second try: {shown}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ConfigDict, ValidationError, create_model
 
@@ -14,8 +14,10 @@ from halo_mcp.errors import SourceChanged
 from halo_mcp.index.store import SpanStore
 from halo_mcp.index.work import Work
 from halo_mcp.tools.params import Answer, Call
+from halo_mcp.tools.suspicion import notice
 
 ToolFunction = Callable[..., Answer]
+T = TypeVar("T")
 
 
 def about_all_datasets(function: ToolFunction) -> bool:
@@ -51,19 +53,34 @@ def problems(error: ValidationError) -> str:
 def answer(
     datasets: Datasets, dataset: str, function: ToolFunction, arguments: Mapping[str, Any], work: Work
 ) -> Answer:
-    """Run a tool function on a dataset that is brought up to date first; once more when its files changed meanwhile.
+    """Run a tool function; one on a dataset as `on_dataset` does. Raises: HaloError.
+
+    What comes back may leave the server: it is masked as the user wants it, and says where its text reads like
+    instructions.
+    """
+    if about_all_datasets(function):
+        found = function(datasets, work, **arguments)
+    else:
+        found = on_dataset(datasets, dataset, lambda call: function(call, **arguments), work)
+    privacy = datasets.settings.privacy
+    text, data = privacy.of_text(found.text), privacy.of_json(found.data)
+    if line := notice(function.__name__, text, data):
+        text, data = f"{text}\n{line}", {**data, "notice": line}
+    return Answer(text, data, found.cursor)
+
+
+def on_dataset(datasets: Datasets, dataset: str, ask: Callable[[Call], T], work: Work) -> T:
+    """What ``ask`` returns for a dataset that is brought up to date first; once more when its files changed meanwhile.
 
     Indexing has no deadline; the question itself has the configured one. Raises: HaloError.
     """
-    if about_all_datasets(function):
-        return function(datasets, work, **arguments)
     used = list[SpanStore]()
     try:
-        return function(_call(datasets, used, work, dataset), **arguments)
+        return ask(_call(datasets, used, work, dataset))
     except SourceChanged:
         for store in used:
             store.forget()
-        return function(_call(datasets, used, work, dataset), **arguments)
+        return ask(_call(datasets, used, work, dataset))
 
 
 def _call(datasets: Datasets, used: list[SpanStore], work: Work, dataset: str) -> Call:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from halo_mcp.engine.settings import LLMSettings
 from halo_mcp.tools.calls import ToolFunction
 from halo_mcp.tools.code import run_code
 from halo_mcp.tools.compare import compare_datasets
@@ -18,7 +20,7 @@ from halo_mcp.tools.query import count_traces, query_traces
 from halo_mcp.tools.search import search_trace
 from halo_mcp.tools.search_dataset import search_dataset
 from halo_mcp.tools.sql import query_sql
-from halo_mcp.tools.synthesize import synthesize_traces
+from halo_mcp.tools.synthesize import described, synthesize_traces
 from halo_mcp.tools.tool_use import analyze_tool_use
 from halo_mcp.tools.view_spans import view_spans
 from halo_mcp.tools.view_trace import view_trace
@@ -35,6 +37,8 @@ class Published:
     always_load: bool = False
     large: bool = False
     """Its answer may be asked for beyond what clients keep inline by default."""
+    described: Callable[[LLMSettings], str] | None = None
+    """Its description where that depends on the model, to which it then sends text; else its docstring."""
 
 
 CATALOG: Final = (
@@ -53,7 +57,7 @@ CATALOG: Final = (
     Published(search_dataset, "Search all traces", "grep regex across traces counts by group tool snippets"),
     Published(analyze_cost, "Token cost", "tokens cost by model agent turn tool, context growth, waste"),
     Published(list_harness_versions, "Harness versions", "prompt versions, system prompt diff, tools model parameters"),
-    Published(synthesize_traces, "Synthesis", "summarize traces"),
+    Published(synthesize_traces, "Synthesis", "summarize traces", described=described),
     Published(verify_evidence, "Verify evidence", "check citations quotes counts"),
     Published(list_datasets, "List datasets", "loaded trace files, open file, ingest problems"),
 )

@@ -43,6 +43,7 @@ def run_code(
     while b := spans(o, fields=["name", ATTRIBUTE], filters={}): o+=len(b)
     Variables persist; print() results. No numpy, pandas, files, network.
     """
+    datasets.settings.privacy.require_payloads()
     _check_length("code", code, _CODE_CHARS)
     _check_length("session", session, _NAME_CHARS)
     sessions = datasets.workers.get("code", "", lambda: CodeSessions(datasets.settings.index_dir / "sandbox"))

@@ -158,6 +158,11 @@ def _next_calls(call: Call, found: Verification) -> list[str]:
 
 
 # --- for a model whose answer does not stand --------------------------------------------------------------------------
+def rejected_lines(found: Verification) -> list[str]:
+    """The problems of `rejection`, a line each."""
+    return [line.removeprefix("- ") for line in rejection(found).splitlines()[1:]]
+
+
 def rejection(found: Verification) -> str:
     """What a model must fix or drop, and what was found instead; "" when nothing is wrong."""
     wrong = [*_wrong_evidence(found), *_wrong_checks(found)]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Final, Literal
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import anyio.to_thread
 
@@ -15,11 +15,16 @@ from halo_mcp.engine.client import Endpoint
 from halo_mcp.engine.run import Hooks, Run, RunResult
 from halo_mcp.engine.settings import Limits, LLMSettings
 from halo_mcp.engine.settings import ModelPrice as EnginePrice
-from halo_mcp.engine.types import Event
+from halo_mcp.engine.types import Event, well_formed
 from halo_mcp.index.prices import PriceTable
 from halo_mcp.runs import RunFiles
+from halo_mcp.tools.agent_map import reading_tools
 from halo_mcp.tools.agent_tools import in_worker, read_tools, scope_text, verifier
+from halo_mcp.tools.repository import repository_section, repository_tools
 from halo_mcp.transcript import Transcript
+
+if TYPE_CHECKING:
+    from halo_mcp.repo.tools import Repository
 
 Effort = Literal["quick", "normal", "deep"]
 EFFORTS: Final[Mapping[Effort, Mapping[str, float]]] = {
@@ -28,6 +33,7 @@ EFFORTS: Final[Mapping[Effort, Mapping[str, float]]] = {
     "deep": {},
 }
 """Limits that an effort lowers; "deep" may use all that the server allows."""
+_CHECKED: Final = ("evidence", "code", "counterexample", "check", "supported")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +49,18 @@ class Question:
 class Investigator:
     """Asks questions of loaded datasets with one endpoint. One per server or command."""
 
-    def __init__(self, datasets: Datasets, settings: LLMSettings, ask_settings: AskSettings | None = None) -> None:
+    def __init__(
+        self,
+        datasets: Datasets,
+        settings: LLMSettings,
+        ask_settings: AskSettings | None = None,
+        repository: Repository | None = None,
+    ) -> None:
+        """``repository``: the source code of the traced agent."""
         self.datasets = datasets
-        self.settings = settings
+        self.settings = settings = replace(settings, mask=datasets.settings.privacy.of_json)
         self.ask_settings = ask_settings or AskSettings()
+        self.repository = repository
         self.endpoint = Endpoint(settings)
         self.files = RunFiles(datasets.settings.index_dir)
 
@@ -58,10 +72,18 @@ class Investigator:
     def prepare(self, question: Question, limits: Limits, on_event: Callable[[Run, Event], None]) -> Run:
         """A run that is ready to be asked; nothing is sent yet. Raises: UnknownDataset, EngineUnavailable."""
         name, _ = self.datasets.get(question.dataset)
-        hooks = Hooks(verify=verifier(self.datasets, name))
+        hooks = Hooks(verify=verifier(self.datasets, name, self.repository))
         tools = read_tools(self.datasets, name, run_code=self.ask_settings.run_code)
+        tools += repository_tools(self.repository) if self.repository else []
         run = Run(self.endpoint, tools, hooks=hooks, limits=limits, sections=self._sections(name))
-        saved = {"question": question.text, "dataset": name, "filters": dict(question.filters or {})}
+        run.root_tools = reading_tools(self.datasets, name, lambda: run)
+        place = str(self.repository.root.path) if self.repository else ""
+        saved = {
+            "question": question.text,
+            "dataset": name,
+            "filters": dict(question.filters or {}),
+            "repo_path": place,
+        }
 
         async def checkpoint(state: Mapping[str, Any]) -> None:
             try:
@@ -109,18 +131,17 @@ class Investigator:
         await in_worker(store.refresh)
 
     def _sections(self, dataset: str) -> list[str]:
-        others = [name for name in self.datasets.names if name != dataset]
-        if not others:
-            return []
-        return [f"Your tools read the dataset {dataset!r}. Also loaded: {', '.join(others)} (tools take dataset=NAME)."]
+        sections = [repository_section(self.repository)] if self.repository else []
+        if others := [name for name in self.datasets.names if name != dataset]:
+            also = f"Also loaded: {', '.join(others)} (tools take dataset=NAME)."
+            sections.append(f"Your tools read the dataset {dataset!r}. {also}")
+        return sections
 
 
 def with_prices(settings: LLMSettings, table: PriceTable | None) -> LLMSettings:
     """The settings with the user's prices for the models they name."""
-    from dataclasses import replace
-
     found: dict[str, EnginePrice] = {}
-    for model in (settings.model, settings.subagent_model, settings.summary_model):
+    for model in (settings.model, settings.subagent_model, settings.summary_model, settings.synthesis_model):
         if table and model and (price := table.of(model)):
             found[model] = EnginePrice(price.input, price.output, price.cached_input)
     return replace(settings, prices={**settings.prices, **found})
@@ -153,7 +174,7 @@ def step(run: Run, event: Event) -> str:
 
 
 def _short(text: str) -> str:
-    line = " ".join(text.split())
+    line = well_formed(" ".join(text.split()))
     return line if len(line) <= 80 else line[:79] + "…"
 
 
@@ -203,7 +224,7 @@ def _findings(result: RunResult) -> list[dict[str, Any]]:
     for number, finding in enumerate(result.result.findings):
         shown = {"claim": finding.claim, "severity": finding.severity}
         if number < len(verdicts):
-            shown |= {key: verdicts[number][key] for key in ("evidence", "counterexample", "check", "supported")}
+            shown |= {key: verdicts[number][key] for key in _CHECKED}
         else:
             shown |= finding.model_dump(exclude={"claim", "severity"})
         found.append(shown)

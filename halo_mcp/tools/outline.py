@@ -48,7 +48,7 @@ def outline(asked: AskedTrace, first: int) -> Answer:
         "outline": records,
         "next_cursor": cursor or None,
     }
-    return Answer(page.close(*closing), data)
+    return Answer(page.close(*closing), data, cursor)
 
 
 def _runs(asked: AskedTrace) -> list[tuple[int, int]]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
@@ -13,7 +14,6 @@ from halo_mcp.errors import HaloError
 from halo_mcp.index.failures import FailureModes
 from halo_mcp.index.filters import TraceFilters
 from halo_mcp.index.formats.names import CANONICAL, UNKNOWN
-from halo_mcp.index.quality import DataQuality
 from halo_mcp.index.segments import IngestReport
 from halo_mcp.index.store import Overview, Source, StoreInfo, ToolStats
 from halo_mcp.index.work import Work
@@ -21,6 +21,9 @@ from halo_mcp.tools.budget import DEFAULT_CHARS, OVERVIEW_CHARS, Page, preview
 from halo_mcp.tools.failures import mode_json, pattern, where
 from halo_mcp.tools.params import ALL_TRACES, Answer, Call, Filters, call_text
 from halo_mcp.tools.render import counted, duration, moment, moment_nano, names, number, pairs, share, size
+
+if TYPE_CHECKING:
+    from halo_mcp.index.quality import DataQuality
 
 _ERROR_TEXT_CHARS = 120
 _MODES_SHOWN = 5
@@ -67,9 +70,16 @@ def list_datasets(
                 break
         data.append(_info_json(name, info))
     if not data:
-        page.add("No dataset is loaded. Start the server with trace files: halo-mcp serve [NAME=]FILE...")
+        page.add(_no_dataset(datasets.settings.roots))
     more = f"Not listed: {names(left_out)}." if left_out else ""
     return Answer(page.close(more, "Next: get_dataset_overview(dataset=NAME)." if data else ""), {"datasets": data})
+
+
+def _no_dataset(roots: Sequence[Path]) -> str:
+    if not roots:
+        return "No dataset is loaded. Start the server with trace files: halo-mcp serve [NAME=]FILE..."
+    where = names([str(root) for root in roots])
+    return f'No dataset is loaded. Open trace files: list_datasets(open="[NAME=]PATH") with a PATH under {where}.'
 
 
 def _source_line(source: Source) -> str:

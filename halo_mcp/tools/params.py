@@ -59,6 +59,8 @@ class Answer:
 
     text: str
     data: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    cursor: str = ""
+    """Where the text goes on, of a tool whose resource is paged too; "" at its end."""
 
 
 def checked_filters(given: Mapping[str, Any]) -> TraceFilters:

@@ -21,6 +21,7 @@ from mcp.server.mcpserver.tools import Tool
 from mcp_types import CallToolResult, TextContent, ToolAnnotations
 from pydantic import ConfigDict, Field
 
+from halo_mcp.engine.settings import LLMSettings
 from halo_mcp.errors import HaloError
 from halo_mcp.index.work import Work
 from halo_mcp.tools.budget import RESULT_META
@@ -32,6 +33,7 @@ from halo_mcp.tools.serving import Serving
 
 READ_ONLY: Final = ToolAnnotations(read_only_hint=True, open_world_hint=False)
 """The other two hints mean nothing on a tool that only reads."""
+SENDING: Final = ToolAnnotations(read_only_hint=True, open_world_hint=True)
 FULL_FILTERS_IN: Final = "query_traces"
 """The one tool whose schema spells the filters out: repeated in every tool they would fill most of tools/list."""
 _FILTERS_IN_WORDS: Final = f"conditions as in {FULL_FILTERS_IN}; {{}} = all traces"
@@ -43,8 +45,9 @@ _Dataset = Annotated[str, Field(description="name; empty = the default one")]
 _Format = Annotated[ResponseFormat, Field()]
 
 
-def publish(entry: Published) -> Tool:
-    """The MCP tool of a catalogue entry."""
+def publish(entry: Published, llm: LLMSettings | None = None) -> Tool:
+    """The MCP tool of a catalogue entry; ``llm``: which model the server may ask."""
+    llm = llm or LLMSettings()
     function = entry.function
 
     async def run(**arguments: Any) -> CallToolResult:
@@ -79,8 +82,8 @@ def publish(entry: Published) -> Tool:
         run,
         name=function.__name__,
         title=entry.title,
-        description=inspect.getdoc(function),
-        annotations=READ_ONLY,
+        description=entry.described(llm) if entry.described else inspect.getdoc(function),
+        annotations=SENDING if entry.described and llm.why_off() is None else READ_ONLY,
         meta=meta or None,
         structured_output=False,
     )

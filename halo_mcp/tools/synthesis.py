@@ -7,7 +7,6 @@ import threading
 from collections import Counter, OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from typing import Any, Final
 
 import anyio.to_thread
@@ -19,25 +18,23 @@ from halo_mcp.engine.run import Run
 from halo_mcp.engine.synthesis import (
     MAP_SYSTEM,
     REDUCE_SYSTEM,
-    MapArguments,
     Row,
     Synthesis,
-    Texts,
     row_line,
     synthesize,
 )
-from halo_mcp.engine.types import Finding
+from halo_mcp.engine.types import FinalAnswer, Finding
 from halo_mcp.index.claims import Claim, Evidence
 from halo_mcp.index.store import SpanStore
 from halo_mcp.index.verdicts import Verification
 from halo_mcp.index.verification import MAX_EVIDENCE, verify
 from halo_mcp.index.work import Work
 from halo_mcp.tools.budget import DEFAULT_CHARS, Page, preview
-from halo_mcp.tools.chosen import Chosen, choose, digests, strata_line
+from halo_mcp.tools.chosen import Chosen, digests, strata_line
 from halo_mcp.tools.digest import Digest
 from halo_mcp.tools.engine_loop import Told, run_engine
-from halo_mcp.tools.evidence import EXISTENCE, claim_lines, summary, verification_json
-from halo_mcp.tools.params import Answer, Call, call_text, checked_filters
+from halo_mcp.tools.evidence import EXISTENCE, claim_lines, rejected_lines, summary, verification_json
+from halo_mcp.tools.params import Answer, Call, call_text
 from halo_mcp.tools.render import counted, number
 
 _KEPT: Final = 32
@@ -45,6 +42,10 @@ _KEPT: Final = 32
 _VERIFY_S: Final = 60.0
 _LABELS: Final = 8
 _FAILED_SHOWN: Final = 5
+
+
+Seen = frozenset[tuple[str, str]]
+"""(trace id, span id) that were read; a trace without a span as (trace id, "")."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,58 +91,73 @@ def synthesis_answer(call: Call, chosen: Chosen, facts: str, focus: str) -> Answ
     outcome = known or _run(call, made, facts, focus, work)
     if not known and outcome.synthesis.answer and not outcome.synthesis.failed:
         _REMEMBERED.put(key, outcome)
-    verified, problems = _verified(call.store, outcome.synthesis, made, call.work.renewed(_VERIFY_S))
+    verified, problems = None, list[str]()
+    if answer := outcome.synthesis.answer:
+        verified, problems = _verified(call.store, answer, seen_in(made), call.work.renewed(_VERIFY_S))
     return _answer(call, chosen, outcome, verified, problems, focus, cached=known is not None)
 
 
 def _key(call: Call, made: Sequence[Digest], facts: str, focus: str) -> str:
     llm = call.llm
     texts = [[digest.trace_id, digest.text] for digest in made]
-    how = [llm.endpoint, llm.api, llm.model, llm.subagent_model, llm.reasoning_effort, llm.temperature]
+    how = [llm.endpoint, llm.api, llm.model, llm.subagent_model, llm.synthesis_model]
+    how += [llm.reasoning_effort, llm.temperature, llm.max_output_tokens]
     return hashlib.sha256(orjson.dumps([how, MAP_SYSTEM, REDUCE_SYSTEM, facts, focus, texts])).hexdigest()
 
 
 def _run(call: Call, made: Sequence[Digest], facts: str, focus: str, work: Work) -> Outcome:
     texts = {digest.trace_id: digest.text for digest in made}
+    seen = seen_in(made)
+
+    async def check(rows: Sequence[Row]) -> list[str]:
+        return await anyio.to_thread.run_sync(row_verdicts, call.store, rows, work)
+
+    async def problems(answer: FinalAnswer) -> list[str]:
+        return await anyio.to_thread.run_sync(problems_of, call.store, answer, seen, work)
 
     async def main(told: Told) -> Outcome:
         endpoint = Endpoint(call.llm)
         try:
             run = Run(endpoint, (), limits=call.llm.limits)
-            found = await synthesize(run, texts, facts, focus, partial(check_rows, call.store, work), told)
+            found = await synthesize(run, texts, facts, focus, check, problems, told)
         finally:
             # Shielded: a cancelled call must still give its sockets back.
             with anyio.CancelScope(shield=True), anyio.move_on_after(2):
                 await endpoint.aclose()
         usage = {**asdict(run.meter.totals), "seconds": round(run.meter.elapsed_s(), 3)}
-        api = endpoint.wire(call.llm.model)
-        return Outcome(found, usage, [*run.warnings], run.run_id, call.llm.model, api)
+        model = call.llm.synthesis_model or call.llm.model
+        return Outcome(found, usage, [*run.warnings], run.run_id, model, endpoint.wire(model))
 
     return run_engine(work, main)
 
 
 # --- evidence ---------------------------------------------------------------------------------------------------------
-async def check_rows(store: SpanStore, work: Work, rows: Sequence[Row]) -> list[str]:
+def row_verdicts(store: SpanStore, rows: Sequence[Row], work: Work) -> list[str]:
     """The verdict on the evidence of each row. Raises: Cancelled, SourceError, IndexFailure."""
     claims = [Claim(evidence=[Evidence(trace_id=row.trace_id, span_id=row.span_id, quote=row.quote)]) for row in rows]
     verdicts: list[str] = []
     for start in range(0, len(claims), MAX_EVIDENCE):
-        part = claims[start : start + MAX_EVIDENCE]
-        checked = await anyio.to_thread.run_sync(verify, store, part, "", work.renewed(_VERIFY_S))
+        checked = verify(store, claims[start : start + MAX_EVIDENCE], "", work.renewed(_VERIFY_S))
         verdicts += [one.verdict.replace("_", " ") for one in checked.evidence]
     return verdicts
 
 
-def _verified(
-    store: SpanStore, synthesis: Synthesis, made: Sequence[Digest], work: Work
-) -> tuple[Verification | None, list[str]]:
+def problems_of(store: SpanStore, answer: FinalAnswer, seen: Seen | None, work: Work) -> list[str]:
+    """What does not stand in the findings, a line each; [] when all does. Raises: as `row_verdicts`."""
+    found, problems = _verified(store, answer, seen, work.renewed(_VERIFY_S))
+    return [*problems, *rejected_lines(found)]
+
+
+def seen_in(made: Sequence[Digest]) -> Seen:
+    """The places that digests show."""
+    return frozenset((digest.trace_id, span_id) for digest in made for span_id in ("", *digest.span_ids))
+
+
+def _verified(store: SpanStore, answer: FinalAnswer, seen: Seen | None, work: Work) -> tuple[Verification, list[str]]:
     """The verdicts on the findings, and what could not be checked at all."""
-    if synthesis.answer is None:
-        return None, []
     problems: list[str] = []
-    claims = [_claim(number, finding, problems) for number, finding in enumerate(synthesis.answer.findings, 1)]
-    seen = {(digest.trace_id, span_id) for digest in made for span_id in ("", *digest.span_ids)}
-    return verify(store, claims, synthesis.answer.answer, work, seen), problems
+    claims = [_claim(number, finding, problems) for number, finding in enumerate(answer.findings, 1)]
+    return verify(store, claims, answer.answer, work, seen), problems
 
 
 def _claim(number: int, finding: Finding, problems: list[str]) -> Claim:
@@ -271,22 +287,3 @@ def _json(
         "run_id": outcome.run_id,
         "warnings": [*problems, *outcome.warnings],
     }
-
-
-# --- for the root agent -----------------------------------------------------------------------------------------------
-async def read_texts(call: Call, wanted: MapArguments) -> Texts:
-    """The digests that ``map_traces`` asks for. Raises: BadArgument and what reading raises."""
-
-    def read() -> Texts:
-        chosen = choose(call, wanted.trace_ids, checked_filters(wanted.filters), wanted.max_traces, 0)
-        made = digests(call.store, chosen.trace_ids[: wanted.max_traces], call.work)
-        notes = [f"unknown: {why}" for why in chosen.unknown.values()]
-        if chosen.sampled:
-            notes.append(
-                f"{number(len(made))} of {number(chosen.total)} traces, {strata_line(chosen, chosen.trace_ids)}"
-            )
-        elif len(made) < len(chosen.trace_ids):
-            notes.append(f"only the first {number(len(made))} of {number(len(chosen.trace_ids))} traces were read")
-        return Texts({digest.trace_id: digest.text for digest in made}, notes)
-
-    return await anyio.to_thread.run_sync(read)

@@ -7,15 +7,24 @@ from typing import Annotated, Any, Final
 
 from pydantic import Field
 
+from halo_mcp.engine.settings import LLMSettings
 from halo_mcp.index.filters import Text
 from halo_mcp.tools.budget import DEFAULT_CHARS, DIGEST_CHARS, LEAST_DIGEST_CHARS, Page, cut
 from halo_mcp.tools.chosen import MOST_TRACES, Chosen, choose, digests, facts, strata_line
 from halo_mcp.tools.digest import Digest
 from halo_mcp.tools.params import ALL_TRACES, Answer, Call, Filters, call_text
-from halo_mcp.tools.render import counted, number
+from halo_mcp.tools.render import counted, number, printable
 from halo_mcp.tools.synthesis import synthesis_answer
 
 TOOL: Final = "synthesize_traces"
+_WITH_MODEL: Final = """\
+Findings across many traces, given or sampled by failure: {model} reads digests of them, which are sent to it.
+
+Evidence is checked. Takes a minute. Next: verify_evidence, view_trace."""
+_WITHOUT_MODEL: Final = """\
+Read many traces, given or sampled by failure: digests with errors, calls and excerpts, and computed facts.
+
+No model is set up here: you find what they share. Next: verify_evidence."""
 _CLOSING_CHARS: Final = 1_900
 _IDS_SHOWN: Final = 10
 FINDING_SCHEMA: Final = (
@@ -32,15 +41,18 @@ def synthesize_traces(
     limit: Annotated[int, Field(ge=1, le=MOST_TRACES)] = 40,
     seed: Annotated[int, Field(le=999)] = 0,
 ) -> Answer:
-    """Read many traces, given or sampled by failure.
-
-    With HALO_MCP_MODEL: findings, evidence checked. Else digests: errors, calls, excerpts.
-    Next: verify_evidence.
-    """
+    """Findings across many traces with checked evidence where a model is set up, else digests of them."""
     if call.llm.why_off() is None:
         chosen = choose(call, trace_ids, filters, limit, seed)
         return synthesis_answer(call, chosen, facts(call, chosen.among), focus)
     return _digests_answer(call, choose(call, trace_ids, filters, limit, seed), focus, seed)
+
+
+def described(llm: LLMSettings) -> str:
+    """The tool's manual for a model, as the settings have it."""
+    if llm.why_off() is None:
+        return _WITH_MODEL.format(model=printable(llm.model)[:40])
+    return _WITHOUT_MODEL
 
 
 def _digests_answer(call: Call, chosen: Chosen, focus: str, seed: int) -> Answer:

@@ -54,6 +54,7 @@ def view_spans(
     unknown = [given for given in span_ids if normalize_id(given.strip()) not in known]
     chosen = _Chosen(call, trace_id, max_chars, f"Not in this trace: {_few(unknown)}." if unknown else "", unknown)
     if attribute:
+        call.store.privacy.require_payloads()
         return chosen.attribute(spans, attribute, offset)
     return chosen.texts([row for row in rows if row.span_id in known], spans, offset)
 

@@ -73,7 +73,7 @@ def _full(asked: AskedTrace, first: int, char: int, *, whole_only: bool) -> Answ
         "oversized": None,
         "next_cursor": asked.cursor("full", after_records) if after_records < total else None,
     }
-    return Answer(page.close(closing), data)
+    return Answer(page.close(closing), data, cursor)
 
 
 def _what_is_shown(total: int, start: tuple[int, int], after: tuple[int, int]) -> str:

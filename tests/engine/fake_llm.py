@@ -161,7 +161,9 @@ class FakeLLM:
             error = step.error or {"message": f"status {step.code}", "code": None}
             return await self._plain(socket, step.code, {"error": error}, step.headers)
         if not request.get("stream"):
-            return await self._plain(socket, 200, self._chat_final(step) if chat else self._responses_final(step), {})
+            repeated = {name: request[name] for name in ("instructions", "tools") if name in request}
+            final = self._chat_final(step) if chat else self._responses_final(step) | repeated
+            return await self._plain(socket, 200, final, {})
         await socket.send(HEAD)
         events = [*(self._chat(step, request) if chat else self._responses(step))]
         for number, event in enumerate(events):

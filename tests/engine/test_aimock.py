@@ -1,6 +1,6 @@
 """The loop against a server that others wrote: ``@copilotkit/aimock`` from npm.
 
-Only with ``HALO_MCP_AIMOCK=1`` (``npx`` fetches it), or with ``HALO_MCP_AIMOCK=/path/to/llmock``.
+Only with ``HALO_MCP_AIMOCK=1`` (npm installs it once), or with ``HALO_MCP_AIMOCK=/path/to/llmock``.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 from collections.abc import Generator
@@ -22,15 +21,21 @@ from halo_mcp.engine.client import Endpoint
 from halo_mcp.engine.run import Run
 from halo_mcp.engine.settings import LLMSettings, Wire
 from tests.engine.harness import KEY, TOOLS, WIRES
+from tests.node_packages import AIMOCK, Missing, installed
 
 WANTED: Final = os.environ.get("HALO_MCP_AIMOCK", "")
-NPX: Final = ["npx", "--yes", "--package=@copilotkit/aimock@1.43.0", "llmock"]
-COMMAND: Final = NPX if WANTED == "1" else [WANTED]
 
-pytestmark = [
-    pytest.mark.skipif(not WANTED, reason="HALO_MCP_AIMOCK is not set"),
-    pytest.mark.skipif(shutil.which(COMMAND[0]) is None, reason=f"there is no {COMMAND[0]}"),
-]
+pytestmark = pytest.mark.skipif(not WANTED, reason="HALO_MCP_AIMOCK is not set")
+
+
+def llmock() -> str:
+    """The program; the test is skipped where it cannot be had."""
+    if WANTED != "1":
+        return WANTED
+    try:
+        return str(installed(AIMOCK))
+    except Missing as missing:
+        pytest.skip(str(missing))
 
 
 @pytest.fixture
@@ -41,7 +46,7 @@ def base_url(tmp_path: Path) -> Generator[str]:
     turns = [{"toolCalls": looks}, {"toolCalls": [final]}]
     fixtures = [{"match": {"sequenceIndex": place}, "response": turn} for place, turn in enumerate(turns)]
     (tmp_path / "turns.json").write_text(json.dumps({"fixtures": fixtures}), encoding="utf-8")
-    command = [*COMMAND, "--port", "0", "--strict", "--fixtures", str(tmp_path / "turns.json")]
+    command = [llmock(), "--port", "0", "--strict", "--fixtures", str(tmp_path / "turns.json")]
     with subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
     ) as server:
@@ -50,7 +55,7 @@ def base_url(tmp_path: Path) -> Generator[str]:
             said = (re.search(rb"listening on (http://\S+)", text) for text in server.stdout)
             found = next((match[1].decode() for match in said if match), None)
             if found is None:
-                pytest.skip("aimock did not start; is there a network?")
+                pytest.fail("aimock did not start")
             yield f"{found}/v1"
         finally:
             os.killpg(server.pid, signal.SIGKILL)

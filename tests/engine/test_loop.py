@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 
 import anyio
 import pytest
@@ -116,12 +117,14 @@ async def test_failures_between_successes_do_not_add_up() -> None:
     assert played.result.result.status == "complete"
 
 
-async def test_an_unreachable_endpoint_is_one_clear_error() -> None:
+async def test_an_endpoint_that_cannot_be_reached_is_named_without_what_is_secret_in_its_address() -> None:
     async with FakeLLM([]) as server:
-        settings = settings_for(server)
+        host = server.base_url.removesuffix("/v1").removeprefix("http://")
+        settings = replace(settings_for(server), base_url=f"http://me:hunter22@{host}/v1")
     run = Run(Endpoint(settings), TOOLS)
-    with pytest.raises(GaveUp, match="Connection error"):
+    with pytest.raises(GaveUp, match=f"http://{host} cannot be reached") as caught:
         await ask(run, "why?")
+    assert "hunter22" not in str(caught.value)
 
 
 @WIRES
@@ -363,12 +366,16 @@ async def test_an_answer_of_the_wrong_form_is_explained(wire: Wire) -> None:
     assert played.result.result.answer == "ok"
 
 
-@pytest.mark.parametrize("first", ["chat", "responses"])
-async def test_the_other_wire_is_tried_once_and_remembered(first: Wire) -> None:
-    if first == "chat":
-        refusal = Status(400, {"message": "Function tools need /v1/responses for this model", "code": None})
-    else:
-        refusal = Status(404, {"message": "Not Found", "code": None})
+WRONG_WIRE: Sequence[tuple[Wire, Status]] = (
+    ("chat", Status(400, {"message": "Function tools need /v1/responses for this model", "code": None})),
+    ("chat", Status(404, {"message": "Not Found", "code": None})),
+    ("chat", Status(405, {"message": "Method Not Allowed", "code": None})),
+    ("responses", Status(404, {"message": "Not Found", "code": None})),
+)
+
+
+@pytest.mark.parametrize("first, refusal", WRONG_WIRE)
+async def test_the_other_wire_is_tried_once_and_remembered(first: Wire, refusal: Status) -> None:
     async with FakeLLM([refusal, answer("one"), answer("two")]) as server:
         endpoint = Endpoint(settings_for(server, None))
         if first == "responses":
@@ -386,6 +393,24 @@ async def test_a_second_switch_is_refused() -> None:
 
     with pytest.raises(ModelRejected):
         await play(script, None)
+
+
+async def test_an_address_with_neither_wire_is_said_after_two_requests() -> None:
+    async with FakeLLM(lambda request: Status(404, {"message": "Not Found", "code": None})) as server:
+        endpoint = Endpoint(settings_for(server, None))
+        with pytest.raises(ModelRejected, match=r"Not Found\. Check HALO_MCP_MODEL and OPENAI_BASE_URL"):
+            await ask(Run(endpoint, TOOLS), "What goes wrong?")
+        await endpoint.aclose()
+        assert server.paths == ["/v1/chat/completions", "/v1/responses"]
+
+
+async def test_an_unknown_model_is_no_reason_to_try_the_other_wire() -> None:
+    async with FakeLLM([Status(404, {"message": "Model 'm' not found, try pulling it first", "code": None})]) as server:
+        endpoint = Endpoint(settings_for(server, None))
+        with pytest.raises(ModelRejected, match="not found, try pulling it first"):
+            await ask(Run(endpoint, TOOLS), "What goes wrong?")
+        await endpoint.aclose()
+        assert len(server.requests) == 1
 
 
 async def test_a_parameter_that_the_endpoint_does_not_take_is_left_out_from_then_on() -> None:
@@ -409,9 +434,13 @@ async def test_a_parameter_that_the_endpoint_does_not_take_is_left_out_from_then
 
 @WIRES
 async def test_a_server_that_reads_only_a_part_is_noticed(wire: Wire) -> None:
-    look = Reply(calls=[("big", {"n": 1}), ("big", {"n": 2})], usage=(500, 10, 0))
-    played = await play([look, Reply(calls=answer().calls, usage=(2_048, 10, 0))], wire)
-    assert "The server counted 2,048 input tokens" in played.result.warnings[0]
+    calls = [("big", {"n": 1}), ("big", {"n": 2})]
+    usages = ((500, 10, 0), (2_048, 10, 0), (2_050, 10, 0))
+    steps = [*(Reply(calls=calls, usage=usage) for usage in usages), Reply(calls=answer().calls, usage=(2_050, 10, 0))]
+    played = await play(steps, wire)
+    (warning,) = played.result.warnings  # once, although two replies say so
+    assert warning.startswith("The server counts far fewer input tokens than were sent")
+    assert "First seen: 2,048 counted, about 5," in warning
 
 
 @WIRES

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Sequence
 from typing import Any
 
 import anyio
@@ -10,9 +12,11 @@ import pytest
 
 from halo_mcp.engine.ask import ask, resume
 from halo_mcp.engine.client import Endpoint
+from halo_mcp.engine.map_tools import MapArguments, Reading, Texts, map_tools
 from halo_mcp.engine.run import Hooks, Run, RunResult
 from halo_mcp.engine.settings import Limits, Wire
-from halo_mcp.engine.types import Json
+from halo_mcp.engine.synthesis import BATCH_CHARS, Row
+from halo_mcp.engine.types import FinalAnswer, Json
 from halo_mcp.errors import BadArgument
 from tests.engine.fake_llm import FakeLLM, Hang, Reply, Script, Status, Step, answer
 from tests.engine.harness import KEY, TOOLS, WIRES, settings_for
@@ -135,3 +139,44 @@ async def test_a_state_holds_no_key_and_one_of_another_version_is_refused() -> N
         state: dict[str, Any] = {**json.loads(saved.states[-1]), "version": 0}
         with pytest.raises(BadArgument, match="another version"):
             await run_on(server, "chat", json.dumps(state))
+
+
+async def test_batches_of_traces_that_were_read_are_not_paid_for_again() -> None:
+    texts = {f"t{number}": f"trace t{number} " + "x" * BATCH_CHARS for number in range(3)}
+
+    async def read(_: MapArguments) -> Texts:
+        return Texts(texts)
+
+    async def fine(rows: Sequence[Row]) -> list[str]:
+        return ["exact" for _ in rows]
+
+    async def no_problems(_: FinalAnswer) -> list[str]:
+        return []
+
+    def model(request: Json) -> Step:
+        offered = {tool["function"]["name"] for tool in request["tools"]}
+        if offered == {"report_rows"}:
+            (trace_id,) = re.findall(r"trace (t\d) ", request["messages"][-1]["content"])
+            return Reply(calls=[("report_rows", {"rows": [{"trace_id": trace_id, "label": "seen"}]})])
+        return Reply(calls=[("map_traces", {"question": "?"})]) if turn_of(request) == 0 else answer("whole")
+
+    async def run_with(server: FakeLLM, state: str | None = None) -> RunResult:
+        endpoint = Endpoint(settings_for(server))
+        run = Run(endpoint, (), hooks=Hooks(checkpoint=saved))
+        run.root_tools = map_tools(lambda: run, Reading(read, fine, no_problems))
+        try:
+            return await (resume(run, json.loads(state)) if state else ask(run, "why?"))
+        finally:
+            await endpoint.aclose()
+
+    saved = Saved()
+    async with FakeLLM(model) as server:
+        full = await run_with(server)
+    assert (full.result.answer, len(server.requests)) == ("whole", 5)
+    states = [*saved.states]
+    assert len({json.loads(state)["meter"]["totals"]["turns"] for state in states}) == 5
+    for state in states:
+        async with FakeLLM(model) as server:
+            again = await run_with(server, state)
+        assert again.result.answer == "whole"
+        assert len(server.requests) == 5 - json.loads(state)["meter"]["totals"]["turns"]

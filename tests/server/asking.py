@@ -14,6 +14,7 @@ from halo_mcp.config import AskSettings, Settings
 from halo_mcp.datasets import Datasets
 from halo_mcp.engine.settings import LLMSettings
 from halo_mcp.server import create_server
+from halo_mcp.tools.repository import repository_at
 from tests.builders import llm, span, write_lines
 from tests.engine.fake_llm import FakeLLM, Script
 from tests.engine.harness import settings_for
@@ -71,13 +72,14 @@ async def asking(
     era: Era = "auto",
     llm_settings: LLMSettings | None = None,
     ask: AskSettings | None = None,
+    repo_path: Path | None = None,
     **changes: Any,
 ) -> AsyncGenerator[Asker]:
     """A client connected in memory; ``changes`` are of LLMSettings."""
     datasets = Datasets({"data": [str(traces(tmp_path))]}, Settings(index_dir=tmp_path / "index"))
     async with FakeLLM(script) as model:
         settings = llm_settings or settings_for(model, **changes)
-        async with Client(create_server(datasets, settings, ask), mode=era) as client:
+        async with Client(create_server(datasets, settings, ask, repository_at(repo_path)), mode=era) as client:
             yield Asker(client, model, tmp_path / "index")
         await model.idle()
     datasets.close()

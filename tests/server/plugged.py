@@ -26,6 +26,7 @@ def _say(text: str) -> None:
 def _build_that_waits_for_its_end(store: LocalStore, work: Work) -> None:
     stopped = threading.Event()
     work.on_stop(stopped.set)
+    work.report(1, 10, "building")
     _say("building")
     stopped.wait(60)
     _say("stopped")

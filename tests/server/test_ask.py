@@ -15,7 +15,7 @@ import pytest
 from halo_mcp.config import AskSettings
 from halo_mcp.engine.settings import Limits, LLMSettings
 from halo_mcp.tools import ask as ask_module
-from tests.engine.fake_llm import FakeLLM, Hang, Reply, Status, Step, answer, tool_results
+from tests.engine.fake_llm import FakeLLM, Hang, Json, Reply, Status, Step, answer, tool_results
 from tests.engine.harness import KEY
 from tests.engine.test_subagents import turn_of
 from tests.server.asking import QUOTE, asking, traces
@@ -114,6 +114,49 @@ async def test_the_agent_has_the_read_tools_and_none_that_opens_files_or_runs_co
     assert not {"ask", "ask_result", "list_datasets", "run_code", "verify_evidence"} & offered.keys()
     for tool in offered.values():
         assert not {"dataset", "response_format"} & tool["parameters"].get("properties", {}).keys()
+
+
+async def test_only_the_root_agent_may_map_traces_and_its_requests_count_and_are_recorded(tmp_path: Path) -> None:
+    row = {"trace_id": "t1", "label": "timeout", "note": "Billing.", "quote": QUOTE, "span_id": "s2"}
+
+    def model(request: Json) -> Step:
+        offered = {tool["function"]["name"] for tool in request["tools"]}
+        if offered == {"report_rows"}:
+            return Reply(calls=[("report_rows", {"rows": [row]})])
+        if "map_traces" not in offered:
+            return answer("Nothing more.")
+        match len(tool_results(request)):
+            case 0:
+                calls = [
+                    ("map_traces", {"question": "Why?", "trace_ids": ["t1"]}),
+                    ("call_subagent", {"objective": "x"}),
+                ]
+                return Reply(calls=calls)
+            case _:
+                return answer("Billing is slow.", findings=[GOOD])
+
+    async with asking(tmp_path, model) as asker:
+        found = await asker.ask()
+        shown = tool_results(asker.model.requests[-1])
+        record = (asker.index / "runs" / f"{found['run_id']}.jsonl").read_text().splitlines()
+    assert any(f"trace t1 span s2 · timeout · Billing. · “{QUOTE}” (exact)" in text for text in shown.values())
+    assert (found["status"], found["usage"]["llm_requests"]) == ("complete", 4)
+    spans = [json.loads(line) for line in record]
+    known = {span["span_id"] for span in spans}
+    assert all(span["parent_span_id"] in known | {""} for span in spans)
+    assert sum(span["kind"] == "SPAN_KIND_CLIENT" for span in spans) == 4
+
+
+@pytest.mark.parametrize("response_format", ["text", "json"])
+async def test_halves_of_surrogate_pairs_in_an_answer_do_not_break_the_result(
+    tmp_path: Path, response_format: str
+) -> None:
+    broken = Reply(text="Look \ud83d", calls=[("view_trace", {"trace_id": "t\udc00"})])
+    script = [broken, answer("Slow \ud800.", findings=[{**GOOD, "claim": "Half \udfff"}])]
+    async with asking(tmp_path, script) as asker:
+        result = await asker.client.call_tool("ask", {"question": "What?", "response_format": response_format})
+    assert not result.is_error
+    assert "Slow �." in str(result.content)
 
 
 async def test_filters_reach_the_model_as_the_scope_of_the_question(tmp_path: Path) -> None:

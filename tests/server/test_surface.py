@@ -8,7 +8,9 @@ from typing import Any, Final
 
 import pytest
 
-from halo_mcp.server import INSTRUCTIONS
+from halo_mcp.engine.settings import LLMSettings
+from halo_mcp.server import INSTRUCTIONS, build_tools
+from halo_mcp.tools.publish import READ_ONLY, SENDING
 from tests.builders import agent, llm, span, write_lines
 from tests.tools.desk import ERAS, Era, serving, tool_names
 
@@ -250,3 +252,13 @@ async def test_values_that_json_writers_dislike_arrive_as_text(tmp_path: Path, e
     assert str(10**25) in str(attributes["inside"])
     assert attributes["half"] == "\ufffd!"
     assert f"big={10**30}" in text
+
+
+def test_tools_that_use_a_model_say_which_one_or_that_there_is_none() -> None:
+    named = LLMSettings(model="some-model", api_key="sk-x")
+    on = {tool.name: tool for tool in build_tools(named)}
+    off = {tool.name: tool for tool in build_tools(LLMSettings(api_key="sk-x"))}
+    for name in ("ask", "synthesize_traces"):
+        assert "some-model" in (on[name].description or "")
+        assert "no model is set up here" in (off[name].description or "").lower()
+        assert (on[name].annotations, off[name].annotations) == (SENDING, READ_ONLY)

@@ -21,13 +21,13 @@ from halo_mcp.demo import write_demo
 from halo_mcp.engine.client import Endpoint
 from halo_mcp.engine.run import Run
 from halo_mcp.engine.settings import Limits, Wire
-from halo_mcp.engine.synthesis import BATCH_CHARS, batches, map_tool
+from halo_mcp.engine.synthesis import BATCH_CHARS, batches
 from halo_mcp.errors import BadArgument, Cancelled, ModelRejected
 from halo_mcp.index.work import Work
+from halo_mcp.tools.agent_map import reading_tools
 from halo_mcp.tools.budget import DEFAULT_CHARS, DIGEST_CHARS
-from halo_mcp.tools.calls import answer, call_on, checked
-from halo_mcp.tools.params import Answer, Call
-from halo_mcp.tools.synthesis import check_rows, read_texts
+from halo_mcp.tools.calls import answer, checked
+from halo_mcp.tools.params import Answer
 from halo_mcp.tools.synthesize import synthesize_traces
 from tests.builders import agent, span, write_lines
 from tests.engine.fake_llm import FakeLLM, Hang, Reply, Status, Step
@@ -317,17 +317,10 @@ def test_batches_hold_no_more_than_they_may() -> None:
 
 # --- map_traces -----------------------------------------------------------------------------------------------------
 async def test_the_root_agent_maps_traces_to_checked_rows(desk: Desk) -> None:
-    _, store = desk.datasets.get("")
-    store.refresh(Work())
-
-    def nowhere(_: str) -> Call:
-        raise AssertionError
-
-    call = call_on(desk.datasets, "before", store, Work(), nowhere)
     async with FakeLLM(reader) as server:
         endpoint = Endpoint(settings_for(server))
         run = Run(endpoint, ())
-        tool = map_tool(lambda: run, partial(read_texts, call), partial(check_rows, store, Work()))
+        tool, _ = reading_tools(desk.datasets, "before", lambda: run)
         text = await tool.call({"question": "What failed?", "filters": {"outcome": ["fail"]}, "max_traces": 5})
         with pytest.raises(BadArgument, match="question"):
             await tool.call({})
@@ -337,6 +330,47 @@ async def test_the_root_agent_maps_traces_to_checked_rows(desk: Desk) -> None:
     assert text.startswith("5 rows about 5 of 5 traces\n5 of 58 traces, chosen by outcome")
     assert "(exact)" in text
     assert run.meter.totals.requests == len(server.requests) == 1
+
+
+async def test_the_root_agent_gets_findings_across_traces_from_the_same_budget(desk: Desk) -> None:
+    async with FakeLLM(reader) as server:
+        endpoint = Endpoint(settings_for(server))
+        run = Run(endpoint, ())
+        _, tool = reading_tools(desk.datasets, "before", lambda: run)
+        text = await tool.call({"question": "What failed?", "filters": {"outcome": ["fail"]}, "max_traces": 5})
+        await endpoint.aclose()
+    assert text.startswith("Tools fail.\n1. [high] Tools fail.\n   trace ")
+    assert "5 rows about 5 of 5 traces\n5 of 58 traces, chosen by outcome" in text
+    assert "58 traces: outcome fail 58" in text
+    assert run.meter.totals.requests == len(server.requests) == 2
+
+
+async def test_findings_that_do_not_stand_go_back_once(desk: Desk) -> None:
+    def forger(request: Json) -> Step:
+        step = reader(request)
+        if forced(request) == "final_answer" and "Your last answer" not in asked_text(request):
+            forged = {"trace_id": failing_ids(desk, 1)[0], "quote": "words that stand nowhere"}
+            return Reply(calls=[("final_answer", {"answer": "a", "findings": [{"claim": "c", "evidence": [forged]}]})])
+        return step
+
+    server, result = await play(desk, forger, filters={"outcome": ["fail"]}, limit=4, focus="forgery")
+    again = asked_text(server.requests[-1])
+    assert len(server.requests) == 3
+    assert "Not accepted yet" in again
+    assert "words that stand nowhere" in again
+    assert (result.data["status"], result.data["answer"]) == ("complete", "Tools fail.")
+
+
+async def test_findings_that_still_do_not_stand_are_shown_and_flagged(desk: Desk) -> None:
+    def forger(request: Json) -> Step:
+        if forced(request) != "final_answer":
+            return reader(request)
+        forged = {"trace_id": failing_ids(desk, 1)[0], "quote": "words that stand nowhere"}
+        return Reply(calls=[("final_answer", {"answer": "a", "findings": [{"claim": "c", "evidence": [forged]}]})])
+
+    server, result = await play(desk, forger, filters={"outcome": ["fail"]}, limit=4, focus="more forgery")
+    assert len(server.requests) == 3
+    assert result.data["findings"][0]["evidence"][0]["verdict"] == "missing"
 
 
 # --- the command line -----------------------------------------------------------------------------------------------
