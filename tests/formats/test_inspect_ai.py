@@ -202,6 +202,12 @@ def test_events_without_a_rule_of_their_own_go_along() -> None:
     assert one["attributes"]["otel.events"][0]["attributes"] == {"data": "something new"}
 
 
+def test_an_event_that_cannot_be_read_costs_only_itself() -> None:
+    found = read(log(sample(model_event(1), model_event(2, input_refs=[["a", {}]]), {"uuid": "x"}, model_event(3))))
+    assert {"model-1", "model-3"} < found.by_id.keys()
+    assert [where[-7:] for where, _ in found.skipped] == ["event 2", "event 3"]
+
+
 def test_without_events_the_messages_tell_and_their_times_are_marked() -> None:
     failure = {"type": "x", "message": "no"}
     messages = [
@@ -212,7 +218,7 @@ def test_without_events_the_messages_tell_and_their_times_are_marked() -> None:
             "content": "no",
             "tool_call_id": "c",
             "function": "ls",
-            "error": {"type": "x", "message": "no"},
+            "error": failure,
         },
     ]
     usage = {"p/m-1": {"input_tokens": 9, "output_tokens": 3}}

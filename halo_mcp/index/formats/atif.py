@@ -15,7 +15,7 @@ from halo_mcp.index.formats.head import Head
 from halo_mcp.index.formats.protocol import Format, Record, Report
 from halo_mcp.index.formats.trace_file import TraceFile
 from halo_mcp.index.formats.trajectory import Step, Trajectory, digest, members, outcome, per_part, usage
-from halo_mcp.index.formats.values import attribute_value, given, nanoseconds, per_record
+from halo_mcp.index.formats.values import FAULTS, attribute_value, given, nanoseconds, per_record, reason_of
 from halo_mcp.index.json_text import json_text
 from halo_mcp.index.span import Json, as_list, as_mapping, as_text
 
@@ -60,7 +60,10 @@ def _spans(document: Mapping[str, Json], report: Report, number: int) -> Iterato
         if not step:
             report.skip("a step that is no object", whole=False, place=f"step {position + 1}")
             continue
-        work.take(step, position)
+        try:
+            work.take(step, position)
+        except FAULTS as fault:
+            report.skip(reason_of(fault), whole=False, place=f"step {position + 1}")
     work.end()
     agent = as_mapping(document.get("agent"))
     name, version = as_text(agent.get("name")), as_text(agent.get("version"))

@@ -12,14 +12,16 @@ from dataclasses import dataclass, field
 
 from halo_mcp.index import semconv
 from halo_mcp.index.formats.trajectory import Step, Trajectory, usage
-from halo_mcp.index.formats.values import attribute_value, nanoseconds
+from halo_mcp.index.formats.values import FAULTS, attribute_value, nanoseconds, reason_of
 from halo_mcp.index.json_text import json_text
 from halo_mcp.index.span import Json, as_list, as_mapping, as_text
 
 MODEL_ROLES = frozenset(("assistant", "ai", "model"))
 RESULT_ROLES = frozenset(("tool", "function"))
 ROLES = MODEL_ROLES | RESULT_ROLES | {"system", "developer", "user", "human"}
-_TIMES = ("timestamp", "created_at", "created", "time")
+_TIMES = ("timestamp", "created_at", "created")
+_FIRST_TIME = 315_532_800_000_000_000
+"""1980: smaller numbers are seconds since something else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,10 @@ class Talk:
         for item in messages:
             message = as_mapping(item)
             if message:
-                self.take_message(message)
+                try:
+                    self.take_message(message)
+                except FAULTS as fault:
+                    self.trajectory.report.skip(reason_of(fault), whole=False, place=f"message {self._step + 1}")
                 taken += 1
             else:
                 self._said.append({"role": "?", "content": item})
@@ -187,7 +192,13 @@ class Talk:
 
 def time_of(message: Mapping[str, Json]) -> int | None:
     """When a message was written, in nanoseconds; None when it does not say."""
-    return next((time for key in _TIMES if (time := nanoseconds(message.get(key))) is not None), None)
+    return first_time(*(message.get(key) for key in _TIMES))
+
+
+def first_time(*values: Json) -> int | None:
+    """The first of the values that is a time of day, in nanoseconds; None when none is."""
+    times = map(nanoseconds, values)
+    return next((time for time in times if time is not None and time >= _FIRST_TIME), None)
 
 
 def plain(content: Json) -> Json:

@@ -16,11 +16,13 @@ from halo_mcp.index.formats.chat import plain
 from halo_mcp.index.formats.protocol import Report
 from halo_mcp.index.formats.trajectory import Step, Trajectory, members, usage
 from halo_mcp.index.formats.values import (
+    FAULTS,
     attribute_value,
     event,
     exception_event,
     given,
     nanoseconds,
+    reason_of,
     seconds_as_nanoseconds,
 )
 from halo_mcp.index.json_text import json_text
@@ -119,19 +121,22 @@ class Events:
         """Events that happened in a step, if they do not name another."""
         open_steps = [inside]
         for number, item in enumerate(events):
-            one = as_mapping(item)
-            owner = self._spans.get(as_text(one.get("span_id"))) or open_steps[-1]
-            kind = as_text(one.get("event"))
-            if kind == "step":
-                self._step(one, open_steps)
-            elif kind in _SAID_ELSEWHERE:
-                continue
-            elif taker := self._takers.get(kind):
-                taker(one, owner)
-            elif kind:
-                self._note(kind, one, owner)
-            else:
-                self._report.skip("an event without a name", whole=False, place=f"event {number + 1}")
+            try:
+                self._take(as_mapping(item), open_steps)
+            except FAULTS as fault:
+                self._report.skip(reason_of(fault), whole=False, place=f"event {number + 1}")
+
+    def _take(self, one: Mapping[str, Json], open_steps: list[Step]) -> None:
+        owner = self._spans.get(as_text(one.get("span_id"))) or open_steps[-1]
+        kind = as_text(one.get("event"))
+        if not kind:
+            raise ValueError("an event without a name")
+        if kind == "step":
+            self._step(one, open_steps)
+        elif taker := self._takers.get(kind):
+            taker(one, owner)
+        elif kind not in _SAID_ELSEWHERE:
+            self._note(kind, one, owner)
 
     def finish(self) -> None:
         """Make one of what a tool's event and its span say."""

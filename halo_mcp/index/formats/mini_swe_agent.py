@@ -15,12 +15,12 @@ from typing import Final
 import orjson
 
 from halo_mcp.index import semconv
-from halo_mcp.index.formats.chat import Call, Result, Talk, first_text, plain
+from halo_mcp.index.formats.chat import Call, Result, Talk, first_text, first_time, plain
 from halo_mcp.index.formats.head import Head
 from halo_mcp.index.formats.protocol import Format, Record, Report
 from halo_mcp.index.formats.trace_file import TraceFile
 from halo_mcp.index.formats.trajectory import Trajectory, digest, end_with, members, outcome, usage
-from halo_mcp.index.formats.values import given, nanoseconds, per_record
+from halo_mcp.index.formats.values import given, per_record
 from halo_mcp.index.span import Json, as_list, as_mapping, as_text
 
 _NAME: Final = "mini-swe-agent"
@@ -120,8 +120,9 @@ def _verdict_attributes(judged: Mapping[str, Json]) -> dict[str, Json]:
 
 def _time(message: Mapping[str, Json]) -> int | None:
     extra = as_mapping(message.get("extra"))
-    told = (message.get("timestamp"), extra.get("timestamp"), as_mapping(extra.get("response")).get("created"))
-    return next((time for value in told if (time := nanoseconds(value)) is not None), None)
+    return first_time(
+        message.get("timestamp"), extra.get("timestamp"), as_mapping(extra.get("response")).get("created")
+    )
 
 
 @dataclass(slots=True)

@@ -15,7 +15,7 @@ from halo_mcp.index.formats.head import Head
 from halo_mcp.index.formats.protocol import Format, Record, Report
 from halo_mcp.index.formats.trace_file import TraceFile
 from halo_mcp.index.formats.trajectory import Trajectory, digest, end_with, members, outcome
-from halo_mcp.index.formats.values import given, per_record
+from halo_mcp.index.formats.values import FAULTS, given, per_record, reason_of
 from halo_mcp.index.json_text import json_text
 from halo_mcp.index.span import Json, as_list, as_mapping, as_text
 
@@ -51,7 +51,10 @@ def _spans(document: Mapping[str, Json], path: Path, report: Report, number: int
     said = _before_first_answer(history) or as_list(as_mapping(steps[0]).get("query"))
     for position, item in enumerate(steps):
         step = as_mapping(item)
-        _add_step(trajectory, step, said, model, position)
+        try:
+            _add_step(trajectory, step, said, model, position)
+        except FAULTS as fault:
+            report.skip(reason_of(fault), whole=False, place=f"step {position + 1}")
         said = [{"role": "user", "content": step["observation"]}] if step.get("observation") else []
     root = trajectory.root
     root.name = f"invoke_agent {_NAME}"

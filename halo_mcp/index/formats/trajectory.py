@@ -20,6 +20,7 @@ from halo_mcp.index.formats.values import (
     attribute_value,
     exception_event,
     given,
+    reason_of,
     span,
 )
 from halo_mcp.index.json_text import json_text
@@ -66,7 +67,7 @@ class Trajectory:
         file this is. ``begin``: the first time that the record knows of itself, in nanoseconds."""
         self._trace_id = trace_id
         self._mark = mark
-        self._report = report
+        self.report = report
         self._clock = SYNTHETIC_BEGIN + number * _SECOND if begin is None else begin
         self._steps: list[Step] = []
         self.root = Step("AGENT", "", {}, self._clock, begin is None, span_id=mark)
@@ -116,7 +117,7 @@ class Trajectory:
             attributes |= {key: value for key, value in one.attributes.items() if value is not None}
             if one.synthetic:
                 attributes[semconv.SYNTHETIC_TIME] = True
-                self._report.repaired(SYNTHETIC_TIME)
+                self.report.repaired(SYNTHETIC_TIME)
             yield span(
                 trace_id=self._trace_id,
                 span_id=one.span_id,
@@ -131,7 +132,7 @@ class Trajectory:
                 resource=resource,
                 scope=scope,
                 events=one.events,
-                report=self._report,
+                report=self.report,
             )
 
 
@@ -204,7 +205,6 @@ def per_part(
         try:
             spans: list[Any] = list(spans_of(part))
         except FAULTS as error:
-            why = str(error) if type(error) is ValueError else f"not shaped as expected ({type(error).__name__})"
-            report.skip(why, whole=False, place=place)
+            report.skip(reason_of(error), whole=False, place=place)
             continue
         yield from spans

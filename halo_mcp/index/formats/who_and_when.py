@@ -15,7 +15,15 @@ from halo_mcp.index.formats.values import given, per_record
 from halo_mcp.index.span import Json, as_list, as_mapping, as_text
 
 _NAME: Final = "who-and-when"
-_MARKS: Final = ("mistake_agent", "mistake_step", "mistake_reason", "question_ID", "is_correct", "is_corrected")
+_MARKS: Final = ("mistake_agent", "mistake_step", "question", "question_ID", "is_correct", "is_corrected")
+    "mistake_agent",
+    "mistake_step",
+    "mistake_reason",
+    "question",
+    "question_ID",
+    "is_correct",
+    "is_corrected",
+)
 
 
 def _sniff(head: Head) -> bool:
@@ -24,9 +32,7 @@ def _sniff(head: Head) -> bool:
 
 def _is_run(value: Mapping[str, Json]) -> bool:
     history = as_list(value.get("history"))
-    return (bool(history) and is_turn(history[0]) and "question" in value) or (
-        bool(history) and is_turn(history[0]) and any(key in value for key in _MARKS)
-    )
+    return bool(history) and is_turn(history[0]) and any(key in value for key in _MARKS)
 
 
 def _convert(file: TraceFile, report: Report) -> Iterator[Record]:
