@@ -16,14 +16,6 @@ from halo_mcp.index.span import Json, as_list, as_mapping, as_text
 
 _NAME: Final = "who-and-when"
 _MARKS: Final = ("mistake_agent", "mistake_step", "question", "question_ID", "is_correct", "is_corrected")
-    "mistake_agent",
-    "mistake_step",
-    "mistake_reason",
-    "question",
-    "question_ID",
-    "is_correct",
-    "is_corrected",
-)
 
 
 def _sniff(head: Head) -> bool:
