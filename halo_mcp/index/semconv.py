@@ -153,6 +153,9 @@ SYNTHETIC_TIME: Final = "source.synthetic_time"
 """True where the source has no clock: the times tell the order only."""
 SOURCE_STEP: Final = "source.step"
 """Position of a record in a source without ids, counted from 0."""
+NEW_MESSAGES_ONLY: Final = "source.new_messages_only"
+"""True where an LLM span's input is only what came since the model's last answer: the rest is in the spans before."""
+TOOL_CALL_ID: Final = "gen_ai.tool.call.id"
 
 # --- messages ---------------------------------------------------------------------------------------------------
 INPUT_MESSAGES: Final = ("llm.input_messages", "gen_ai.input.messages")
@@ -356,5 +359,6 @@ def _understood() -> frozenset[str]:
         REQUEST_PARAMETERS,
         (EXCEPTION_STACKTRACE, EVENTS_ATTRIBUTE, LINKS_ATTRIBUTE),
         (SOURCE_TRACE_ID, SOURCE_SPAN_ID, SOURCE_PARENT_SPAN_ID, SYNTHETIC_TIME, SOURCE_STEP, SCHEMA_VERSION),
+        (NEW_MESSAGES_ONLY, TOOL_CALL_ID),
     )
     return frozenset(key for group in groups for key in group)

@@ -25,6 +25,14 @@ MODULES: Final = (
     "zipkin",
     "langsmith",
     "openai_agents",
+    "inspect_ai",
+    "atif",
+    "mini_swe_agent",
+    "swe_agent",
+    "tau_bench",
+    "who_and_when",
+    "mast",
+    "message_lists",  # last: many files hold messages
 )
 
 

@@ -53,9 +53,14 @@ def per_record(
         try:
             spans = list(spans_of(value))
         except FAULTS as error:
-            report.skip(str(error) if type(error) is ValueError else f"not shaped as expected ({type(error).__name__})")
+            report.skip(reason_of(error))
             continue
         yield from spans
+
+
+def reason_of(fault: Exception) -> str:
+    """Why a record was left out, for the report: the text of a ``ValueError``, which is a format's own reason."""
+    return str(fault) if type(fault) is ValueError else f"not shaped as expected ({type(fault).__name__})"
 
 
 def per_part(
