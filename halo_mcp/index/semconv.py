@@ -120,6 +120,8 @@ SYNTHETIC_TIME: Final = "source.synthetic_time"
 """True where the source has no clock: the times tell the order only."""
 SOURCE_STEP: Final = "source.step"
 """Position of a record in a source without ids, counted from 0."""
+RESULT_MISSING: Final = "tool.result.missing"
+"""True on a tool call of which the source has no result."""
 
 # --- messages ---------------------------------------------------------------------------------------------------
 INPUT_MESSAGES: Final = ("llm.input_messages", "gen_ai.input.messages")

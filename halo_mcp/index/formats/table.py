@@ -15,6 +15,7 @@ from halo_mcp.index.formats.protocol import Format
 
 MODULES: Final = (
     "canonical_json",
+    "claude_code",
     "otlp_json",
 )
 
