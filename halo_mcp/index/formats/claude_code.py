@@ -30,6 +30,7 @@ _BOOKKEEPING: Final = frozenset(
         "ai-title", "agent-name", "agent-color", "agent-setting", "tag", "pr-link", "worktree-state",
     )
 )  # fmt: skip
+_ABOUT_AGENT: Final = frozenset(("agentType", "description", "name", "worktreePath", "cwd", "model", "toolUseId"))
 _SYNTHETIC: Final = "<synthetic>"
 _OPEN_MESSAGES: Final = 8
 """Messages of one agent that may still get lines; the lines of a message stand close together."""
@@ -39,7 +40,12 @@ _CONTEXT: Final = ("cwd", "gitBranch", "version", "entrypoint", "slug", "permiss
 
 
 def _sniff(head: Head) -> bool:
-    return head.shape == "lines" and any(_is_line(one) for one in head.objects)
+    return head.shape == "lines" and (any(_is_line(one) for one in head.objects) or _is_about_agent(head.first))
+
+
+def _is_about_agent(line: Mapping[str, Json]) -> bool:
+    """What stands beside a sub-agent's file."""
+    return isinstance(line.get("agentType"), str) and line.keys() <= _ABOUT_AGENT
 
 
 def _is_line(line: Mapping[str, Json]) -> bool:
@@ -108,11 +114,15 @@ class _Session:
         self._tools: dict[str, _Tool] = {}
         self._tasks: dict[str, str] = {}
         """Agent id -> span id of the tool call that started it."""
+        self._called: set[int] = set()
+        """Hashes of the ids of tool calls."""
         self._chains: dict[int, str] = {}
         """Of the lines of side chains without an agent id: hash of the uuid -> agent."""
         self._seen: set[int] = set()
         self._answered: set[int] = set()
         """Hashes of the ids of messages that were given out."""
+        self._given = {hash(trace_id)}
+        """Hashes of the span ids that were given out; the root has the session's."""
         self._about: dict[str, Json] = {}
         self._has_root = False
 
@@ -156,7 +166,8 @@ class _Session:
     def _repeats(self, line: Mapping[str, Json], kind: str) -> bool:
         if not (uuid := line.get("uuid")):
             return False
-        known = hash((as_text(uuid), kind, as_text(line.get("timestamp"))))
+        # What was redacted may have one uuid on all its lines.
+        known = hash((as_text(uuid), kind, as_text(line.get("timestamp")), as_text(line.get("message"))))
         if known in self._seen:
             self._report.repaired(REPEATED)
             return True
@@ -239,9 +250,10 @@ class _Session:
         if not call_id:
             call_id = f"{uuid}:{len(self._tools)}"
             self._report.repaired(MADE_IDS)
-        if call_id in self._tools:
+        if hash(call_id) in self._called:
             self._report.repaired(REPEATED)
             return
+        self._called.add(hash(call_id))
         self._tools[call_id] = _Tool(call_id, as_text(block.get("name")), block.get("input"), time, agent.key)
 
     def _user(self, agent: _Agent, line: Mapping[str, Json], time: int | None) -> Iterator[Record]:
@@ -324,9 +336,9 @@ class _Session:
         message: str = "",
         parent: str | None = None,
     ) -> Record:
-        if not span_id:
-            span_id = f"{agent.span_id}:{self._report.line_number}"
-            self._report.repaired(MADE_IDS)
+        if parent is None:
+            attributes = {**attributes, **self._source_id(span_id)}
+            span_id = self._unique(span_id, agent)
         version = self._about.get("version")
         return span(
             trace_id=self._trace_id,
@@ -343,6 +355,17 @@ class _Session:
             scope={"name": _AGENT},
             report=self._report,
         )
+
+    def _source_id(self, span_id: str) -> dict[str, Json]:
+        return {semconv.SOURCE_SPAN_ID: span_id} if hash(span_id) in self._given else {}
+
+    def _unique(self, span_id: str, agent: _Agent) -> str:
+        """The id, or one made from it where the source has it twice (redacted) or has none."""
+        if not span_id or hash(span_id) in self._given:
+            span_id = f"{span_id or agent.span_id}:{self._report.line_number}:{len(self._given)}"
+            self._report.repaired(MADE_IDS)
+        self._given.add(hash(span_id))
+        return span_id
 
     def _failed_call(
         self, agent: _Agent, uuid: str, time: int | None, words: str, kind: str, told: Mapping[str, Json]
@@ -448,8 +471,9 @@ class _Session:
 
     def _parent_of(self, agent_id: str) -> str:
         """The span id of the tool call that started a sub-agent, else of the session."""
-        if (task := self._tasks.get(agent_id)) or self._has_root:
-            return task or self._trace_id
+        task = self._tasks.get(agent_id, "")
+        if self._has_root:
+            return task if hash(task) in self._called else self._trace_id
         session = _session_file(self._path, self._trace_id)
         return "" if session is None else _task_of(session, agent_id) or self._trace_id
 
@@ -497,7 +521,7 @@ def _session_file(agent_file: Path, session: str) -> Path | None:
     """Where the session of a sub-agent's file is, if it is there."""
     if "/" in session or "\\" in session:
         return None
-    places = (agent_file.parent.parent, agent_file.parent)
+    places = (agent_file.parent.parent.parent, agent_file.parent)
     return next((path for place in places if (path := place / f"{session}.jsonl").is_file()), None)
 
 
@@ -526,10 +550,15 @@ def _convert(file: TraceFile, report: Report) -> Iterator[Record]:
 
     def spans_of(value: Json) -> Iterable[Record]:
         nonlocal last
+        if not isinstance(value, dict):
+            raise ValueError("not a JSON object")
         line = as_mapping(value)
         kind = as_text(line.get("type"))
         if kind in _BOOKKEEPING:
             report.ignored(f"bookkeeping: {kind}")
+            return ()
+        if _is_about_agent(line):
+            report.ignored("about a sub-agent: read with its file")
             return ()
         trace_id = _trace_id(line, file.path) or last
         if not trace_id:
