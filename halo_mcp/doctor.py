@@ -91,7 +91,7 @@ def _structure_lines(quality: DataQuality) -> Iterator[str]:
         "traces without a root": quality.traces_without_root,
         "traces with several roots": quality.traces_with_several_roots,
     }
-    named = [f"  {number(count)} {what}" for what, count in found.items() if count]
+    named = [f"  {what}: {number(count)}" for what, count in found.items() if count]
     yield "traces that are not whole:" + ("" if named else " none")
     yield from named
 

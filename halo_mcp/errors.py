@@ -17,6 +17,7 @@
     ├── SourceError              a trace file cannot be used
     │   ├── SourceNotFound
     │   ├── SourceUnreadable
+    │   ├── SourceTooLarge
     │   ├── NotTraces            the file is there, but holds no spans we can read
     │   └── SourceChanged        the file no longer holds what the index says
     ├── GitFailed                git came to no result
@@ -225,6 +226,17 @@ class NotTraces(SourceError):
             f"{source} holds no spans that halo-mcp can read: {reason}. Expected JSON lines with one span object "
             f"(trace_id, span_id, name, ...) per line, or another known trace format; `halo-mcp doctor {source}` "
             "shows what was found."
+        )
+
+
+class SourceTooLarge(SourceError):
+    """Uncompressed, the file is larger than what is converted."""
+
+    def __init__(self, source: str, gibibytes: int) -> None:
+        self.source = source
+        super().__init__(
+            f"{source} is not read: converted to JSON lines it takes more than {gibibytes} GiB. Split it, or check "
+            "whether it is the file you meant; a small file that grows so large may be a decompression bomb."
         )
 
 

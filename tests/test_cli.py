@@ -189,7 +189,7 @@ def test_errors_of_the_tools_are_one_line_on_standard_error(halo: CommandLine, t
     assert errors == snapshot(
         [
             "There is no file TMP/missing.jsonl. Check the path given to halo-mcp; relative paths start at its working directory.",
-            "TMP/empty.jsonl holds no spans that halo-mcp can read: it is empty. Expected JSON lines with one span object (trace_id, span_id, name, ...) per line; `halo-mcp doctor TMP/empty.jsonl` shows what each line is.",
+            "TMP/empty.jsonl holds no spans that halo-mcp can read: it is empty. Expected JSON lines with one span object (trace_id, span_id, name, ...) per line, or another known trace format; `halo-mcp doctor TMP/empty.jsonl` shows what was found.",
             "There is no trace 't9' in dataset 'traces'. Take ids from query_traces or from get_dataset_overview.",
             "Trace 't1' has no span s9. view_trace(trace_id='t1', detail='outline') lists its spans.",
             "detail: Input should be 'auto', 'outline' or 'full'.",
@@ -312,12 +312,24 @@ index directory: TMP/index (environment)
 TMP/traces.jsonl: 1.7 KB, modified TIME
   4 lines read, 4 spans, 0 lines skipped, 0 repaired (glued, badly encoded or oversized lines that held spans)
 
-fields that spans lack:
-  observation kind: 0 of spans
-  session id: 4 (100%) of spans
-  start time: 0 of spans
-  model name: 0 of LLM spans
-  token counts: 0 of LLM spans
+traces that are not whole: none
+
+what spans say, by kind:
+  model name on 1 of 1 LLM spans
+  input tokens on 1 of 1 LLM spans
+  output tokens on 1 of 1 LLM spans
+  finish reason on 0 of 1 LLM spans
+  answer on 0 of 1 LLM spans
+  tool name on 2 of 2 TOOL spans
+  arguments on 0 of 2 TOOL spans
+  result on 0 of 2 TOOL spans
+  agent name on 1 of 1 AGENT spans
+  session on 0 of 1 AGENT spans, 0 of 1 LLM spans, 0 of 2 TOOL spans
+  start time on 1 of 1 AGENT spans, 1 of 1 LLM spans, 2 of 2 TOOL spans
+  end time on 1 of 1 AGENT spans, 1 of 1 LLM spans, 2 of 2 TOOL spans
+
+attributes that no rule reads (of 4 sampled spans):
+  user: 1
 """)
 
 
@@ -345,13 +357,20 @@ TMP/dirty.jsonl: 809 B, modified TIME
   line 3 (byte 369): not JSON: invalid literal, expected 'null'
   line 4 (byte 378): no trace_id
 
-fields that spans lack:
-  observation kind: 1 (50%) of spans
-  session id: 2 (100%) of spans
-  start time: 0 of spans
-  model name: 1 (100%) of LLM spans
-  token counts: 1 (100%) of LLM spans
-  parent in the data: 1 (50%) name one that is not there
+traces that are not whole:
+  spans with a parent that is not in the data: 1
+
+what spans say, by kind:
+  model name on 0 of 1 LLM spans
+  input tokens on 0 of 1 LLM spans
+  output tokens on 0 of 1 LLM spans
+  finish reason on 0 of 1 LLM spans
+  answer on 0 of 1 LLM spans
+  session on 0 of 1 LLM spans, 0 of 1 SPAN spans
+  start time on 1 of 1 LLM spans, 1 of 1 SPAN spans
+  end time on 1 of 1 LLM spans, 1 of 1 SPAN spans
+
+attributes that no rule reads (of 2 sampled spans): none
 """)
     data = halo.json("doctor", path)
     assert (data["total_spans"], data["sources"][0]["lines_skipped"]) == (2, 3)
@@ -362,7 +381,7 @@ def test_doctor_on_a_foreign_file(halo: CommandLine, tmp_path: Path) -> None:
     path.write_text('{"event": "login"}\n\nplain text\n[1, 2]\n')
     assert halo.ok("doctor", path) == snapshot("""\
 index directory: TMP/index (environment)
-TMP/foreign.jsonl holds no spans that halo-mcp can read: its first line is not a span: no trace_id. Expected JSON lines with one span object (trace_id, span_id, name, ...) per line; `halo-mcp doctor TMP/foreign.jsonl` shows what each line is.
+TMP/foreign.jsonl holds no spans that halo-mcp can read: its first line is not a span: no trace_id. Expected JSON lines with one span object (trace_id, span_id, name, ...) per line, or another known trace format; `halo-mcp doctor TMP/foreign.jsonl` shows what was found.
 
 first lines:
   line 1: no trace_id

@@ -20,7 +20,7 @@ from typing import IO, Final
 import orjson
 from pydantic import BaseModel, ValidationError
 
-from halo_mcp.errors import IndexFailure, SourceUnreadable
+from halo_mcp.errors import IndexFailure, SourceTooLarge, SourceUnreadable
 from halo_mcp.index.columns import INDEX_VERSION
 from halo_mcp.index.formats.head import Head, read_head
 from halo_mcp.index.formats.names import CANONICAL, UNKNOWN
@@ -120,8 +120,8 @@ def continues(directory: IndexDirectory, source: str, copy: str) -> bool:
 def convert(directory: IndexDirectory, source: Listed, work: Work) -> CopyState | None:
     """Bring the copy of a source up to date, and return its state; None when the source is read as it is.
 
-    Call with the directory's lock held. Raises: SourceUnreadable, IndexFailure, Cancelled, DeadlineExceeded; after the
-    last two, the next call goes on where this one stopped.
+    Call with the directory's lock held. Raises: SourceUnreadable, SourceTooLarge, IndexFailure; Cancelled and
+    DeadlineExceeded, after which the next call goes on where this one stopped.
     """
     path = Path(source.path)
     try:
@@ -280,9 +280,8 @@ class _Conversion:
         done, size = self._file.stream.file_position, max(self._source.size, 1)
         self._work.report(min(done / size, 1.0), 1.0, f"converting {Path(self._source.path).name}")
         if self._bytes > COPY_BYTES_LIMIT:
-            raise SourceUnreadable(
-                self._source.path, f"converted it is larger than {COPY_BYTES_LIMIT >> 30} GiB; split it"
-            )
+            self._discard()
+            raise SourceTooLarge(self._source.path, COPY_BYTES_LIMIT >> 30)
         if shutil.disk_usage(self._directory.path).free < FREE_BYTES:
             reason = f"no room for the converted copy of {self._source.path}, {self._bytes >> 20} MiB so far"
             self._discard()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
@@ -13,7 +13,6 @@ from halo_mcp.errors import HaloError
 from halo_mcp.index.failures import FailureModes
 from halo_mcp.index.filters import TraceFilters
 from halo_mcp.index.formats.names import CANONICAL, UNKNOWN
-from halo_mcp.index.quality import DataQuality
 from halo_mcp.index.segments import IngestReport
 from halo_mcp.index.store import Overview, Source, StoreInfo, ToolStats
 from halo_mcp.index.work import Work
@@ -21,6 +20,9 @@ from halo_mcp.tools.budget import DEFAULT_CHARS, OVERVIEW_CHARS, Page, preview
 from halo_mcp.tools.failures import mode_json, pattern, where
 from halo_mcp.tools.params import ALL_TRACES, Answer, Call, Filters, call_text
 from halo_mcp.tools.render import counted, duration, moment, moment_nano, names, number, pairs, share, size
+
+if TYPE_CHECKING:
+    from halo_mcp.index.quality import DataQuality
 
 _ERROR_TEXT_CHARS = 120
 _MODES_SHOWN = 5

@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,15 @@ from typing import Any
 import pytest
 
 from halo_mcp.cli import run
-from halo_mcp.errors import Cancelled, IndexFailure, NotTraces, SourceUnreadable
+from halo_mcp.errors import Cancelled, IndexFailure, NotTraces, SourceChanged, SourceTooLarge
 from halo_mcp.index import conversion
 from halo_mcp.index.conversion import convert
+from halo_mcp.index.filters import TraceFilters
 from halo_mcp.index.local import LocalStore
 from halo_mcp.index.segments import IndexDirectory
 from halo_mcp.index.sources import list_sources
 from halo_mcp.index.work import Work
+from halo_mcp.sandbox.sql import SqlSandbox
 from tests.builders import line, open_store, report_of, span, trace_ids, write_lines
 from tests.formats.reading import converted, read_file
 from tests.formats.test_otlp_json import otlp_span, request
@@ -100,8 +103,9 @@ def test_a_bomb_is_stopped_with_a_clear_error(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(conversion, "COPY_BYTES_LIMIT", 3_000_000)
     source = tmp_path / "bomb.gz"
     source.write_bytes(gzip.compress(line(span()) + b"\n" + b" " * 20_000_000))
-    with pytest.raises(SourceUnreadable, match=r"bomb\.gz cannot be read: converted it is larger than"):
+    with pytest.raises(SourceTooLarge, match=r"bomb\.gz is not read: converted to JSON lines it takes more than"):
         open_store(tmp_path, source)
+    assert list((tmp_path / "index").rglob("copy-*")) == []
 
 
 def test_a_full_disk_is_told_before_it_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -347,6 +351,28 @@ def test_what_cannot_be_written_as_strict_json_is_still_kept(tmp_path: Path) -> 
     state, _ = converted(source, tmp_path / "other")
     assert state is not None
     assert state.copy_lines == 1
+
+
+# --- asked ------------------------------------------------------------------------------------------------------------
+def test_spans_of_a_copy_are_searched_and_read_in_sql_like_any_other(tmp_path: Path) -> None:
+    source = tmp_path / "a.json.gz"
+    attributes = [{"key": "input.value", "value": {"stringValue": "needle in a haystack"}}]
+    source.write_bytes(gzip.compress(json.dumps(request(otlp_span(attributes=attributes)), indent=1).encode()))
+    store = open_store(tmp_path, source)
+    assert [count.traces for count in store.count(TraceFilters(regex_pattern="needle in"), None, Work())] == [1]
+    with closing(SqlSandbox()) as sandbox:
+        sql = "SELECT attribute(s, 'input.value') FROM spans s"
+        assert sandbox.run(store.sql_state(), sql, 10, Work()).rows == (("needle in a haystack",),)
+
+
+def test_a_copy_that_went_away_reads_as_a_source_that_changed(tmp_path: Path) -> None:
+    source = tmp_path / "a.json"
+    source.write_text(json.dumps(request(otlp_span(trace="t"))))
+    store = open_store(tmp_path, source)
+    for name in copies(store):
+        (Path(store.info().index_location) / name).unlink()
+    with pytest.raises(SourceChanged, match=r"a\.json was changed"):
+        store.payloads("t")
 
 
 # --- removed ----------------------------------------------------------------------------------------------------------
