@@ -116,13 +116,26 @@ def _observation_kind() -> str:
     return f"coalesce({', '.join(rules)}, CASE {prefixes} END, 'SPAN')"
 
 
+def _claude_code_failed() -> str:
+    kinds = ", ".join(map(quoted, semconv.CLAUDE_CODE_TYPES))
+    return (
+        f'(a."{semconv.CLAUDE_CODE_TYPE}" IN ({kinds}) AND (lower(a."{semconv.CLAUDE_CODE_SUCCESS}") = \'false\' '
+        f"OR {_attribute(semconv.CLAUDE_CODE_ERROR)} IS NOT NULL))"
+    )
+
+
+def _status_message() -> str:
+    told = f"CASE WHEN {_claude_code_failed()} THEN {_attribute(semconv.CLAUDE_CODE_ERROR)} END"
+    return f"left(coalesce(nullif(status.message, ''), {told}), {MESSAGE_CHARS})"
+
+
 def _status_code() -> str:
     def one_of(values: Iterable[str]) -> str:
         return f"upper(status.code) IN ({', '.join(quoted(value) for value in values)})"
 
     return (
         f"CASE WHEN {one_of(semconv.STATUS_ERROR)} THEN 'ERROR' WHEN {one_of(semconv.STATUS_OK)} THEN 'OK' "
-        "WHEN exception IS NOT NULL THEN 'ERROR' ELSE 'UNSET' END"
+        f"WHEN exception IS NOT NULL OR {_claude_code_failed()} THEN 'ERROR' ELSE 'UNSET' END"
     )
 
 
@@ -159,7 +172,7 @@ _SAID_COLUMNS: Final[tuple[Column, ...]] = (
     Column("start_time_unix_nano", "BIGINT", "Start; NULL when unknown.", unix_nano("start_time"), "ns"),
     Column("end_time_unix_nano", "BIGINT", "End; NULL when unknown.", unix_nano("end_time"), "ns"),
     Column("status_code", "VARCHAR", "OK, ERROR or UNSET; UNSET with an exception event counts as ERROR.", _status_code()),
-    Column("status_message", "VARCHAR", f"Status message, at most {MESSAGE_CHARS} characters.", f"nullif(left(status.message, {MESSAGE_CHARS}), '')"),
+    Column("status_message", "VARCHAR", f"Status message, at most {MESSAGE_CHARS} characters.", _status_message()),
     Column("service_name", "VARCHAR", "Resource attribute service.name.", _name(f"nullif(resource.attributes.\"{semconv.SERVICE_NAME}\", '')")),
     Column("observation_kind", "VARCHAR", "AGENT, LLM, TOOL, CHAIN, GUARDRAIL, RETRIEVER, EMBEDDING or SPAN.", _observation_kind()),
     Column("model_name", "VARCHAR", "Model that answered (else the one asked for).", _name(_model_name())),
@@ -321,13 +334,17 @@ def table(columns: Iterable[Column]) -> str:
     return ", ".join(defined)
 
 
+_EVENT_KEYS: Final = ("exception.type", "exception.message", *failure_columns.EVENT_KEYS)
+
+
 def reader_columns() -> str:
     """The ``columns`` argument of DuckDB's read_json: only what the index needs, every leaf as text.
 
     Text accepts any JSON value, so a number where a string was expected never loses a row.
     """
     attributes = ", ".join(f'"{key}" VARCHAR' for key in semconv.indexed_attribute_keys())
-    events = 'STRUCT(name VARCHAR, attributes STRUCT("exception.type" VARCHAR, "exception.message" VARCHAR))[]'
+    told = ", ".join(f'"{key}" VARCHAR' for key in _EVENT_KEYS)
+    events = f"STRUCT(name VARCHAR, attributes STRUCT({told}))[]"
     fields = {
         "trace_id": "VARCHAR",
         "span_id": "VARCHAR",
@@ -347,8 +364,13 @@ def reader_columns() -> str:
 def own_select(rows: str) -> str:
     """The query that turns raw rows (a FROM item with ``reader_columns``) into OWN_COLUMNS, order kept."""
     events = f'CASE WHEN len(events) > 0 THEN events ELSE attributes."{semconv.EVENTS_ATTRIBUTE}" END'
-    exception = f"list_filter({events}, lambda e: e.name = {quoted(semconv.EXCEPTION_EVENT)})[1]"
-    raw = f"SELECT *, attributes AS a, {exception} AS exception FROM {rows}"
+
+    def first(name: str) -> str:
+        return f"list_filter(happened, lambda e: e.name = {quoted(name)})[1]"
+
+    named = {"exception": semconv.EXCEPTION_EVENT, **failure_columns.MESSAGE_EVENTS}
+    found = ", ".join(f"{first(name)} AS {column}" for column, name in named.items())
+    raw = f"SELECT *, {found} FROM (SELECT *, attributes AS a, {events} AS happened FROM {rows})"
     said = f"SELECT {derived(_SAID_COLUMNS)}, {failure_columns.inputs()} FROM ({raw})"
     names = ", ".join(column.name for column in _SAID_COLUMNS)
     return f"SELECT {names}, {derived(_FAILURE_COLUMNS)} FROM ({failure_columns.stages(said, _HARD_TEXT)})"
