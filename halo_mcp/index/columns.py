@@ -334,17 +334,13 @@ def table(columns: Iterable[Column]) -> str:
     return ", ".join(defined)
 
 
-_EVENT_KEYS: Final = ("exception.type", "exception.message", *failure_columns.EVENT_KEYS)
-
-
 def reader_columns() -> str:
     """The ``columns`` argument of DuckDB's read_json: only what the index needs, every leaf as text.
 
     Text accepts any JSON value, so a number where a string was expected never loses a row.
     """
     attributes = ", ".join(f'"{key}" VARCHAR' for key in semconv.indexed_attribute_keys())
-    told = ", ".join(f'"{key}" VARCHAR' for key in _EVENT_KEYS)
-    events = f"STRUCT(name VARCHAR, attributes STRUCT({told}))[]"
+    events = 'STRUCT(name VARCHAR, attributes STRUCT("exception.type" VARCHAR, "exception.message" VARCHAR))[]'
     fields = {
         "trace_id": "VARCHAR",
         "span_id": "VARCHAR",
@@ -364,13 +360,8 @@ def reader_columns() -> str:
 def own_select(rows: str) -> str:
     """The query that turns raw rows (a FROM item with ``reader_columns``) into OWN_COLUMNS, order kept."""
     events = f'CASE WHEN len(events) > 0 THEN events ELSE attributes."{semconv.EVENTS_ATTRIBUTE}" END'
-
-    def first(name: str) -> str:
-        return f"list_filter(happened, lambda e: e.name = {quoted(name)})[1]"
-
-    named = {"exception": semconv.EXCEPTION_EVENT, **failure_columns.MESSAGE_EVENTS}
-    found = ", ".join(f"{first(name)} AS {column}" for column, name in named.items())
-    raw = f"SELECT *, {found} FROM (SELECT *, attributes AS a, {events} AS happened FROM {rows})"
+    exception = f"list_filter({events}, lambda e: e.name = {quoted(semconv.EXCEPTION_EVENT)})[1]"
+    raw = f"SELECT *, attributes AS a, {exception} AS exception FROM {rows}"
     said = f"SELECT {derived(_SAID_COLUMNS)}, {failure_columns.inputs()} FROM ({raw})"
     names = ", ".join(column.name for column in _SAID_COLUMNS)
     return f"SELECT {names}, {derived(_FAILURE_COLUMNS)} FROM ({failure_columns.stages(said, _HARD_TEXT)})"

@@ -73,19 +73,6 @@ _FINISHED: Final = r'"finish_reason"\s*:\s*"([A-Za-z_-]+)"'
 _SAYS: Final = r'"(?:content|text|refusal|output|thinking|reasoning|arguments|parts)"\s*:\s*(?:"[^"]|\[\s*[^\]\s]|\{)'
 
 
-MESSAGE_EVENTS: Final = {"choice": semconv.CHOICE_EVENT, "tool_message": semconv.TOOL_MESSAGE_EVENT}
-"""Columns of a raw row that hold the first event of a name."""
-EVENT_KEYS: Final = (semconv.EVENT_CONTENT, "message", "content", "finish_reason")
-"""What is read of them."""
-_BODY: Final = r'"(?:content|text|parts|tool_calls|toolUse|refusal)"\s*:'
-"""In the JSON of an answer whose words were recorded."""
-
-
-def _of_event(event: str) -> str:
-    values = (f"nullif({event}.attributes.\"{key}\", '')" for key in EVENT_KEYS[:3])
-    return f"coalesce({', '.join(values)})"
-
-
 def _first(keys: Iterable[str]) -> str:
     values = (f"nullif(a.\"{key}\", '')" for key in keys)
     return f"coalesce({', '.join(values)})"
@@ -93,23 +80,16 @@ def _first(keys: Iterable[str]) -> str:
 
 def inputs() -> str:
     """What the rules need from the attributes ``a`` of a raw row, beside the columns that the index keeps."""
-    # Messages in events: of a tool they are its arguments and its result, of a model its answer.
-    said, called = _of_event("choice"), "CASE WHEN observation_kind = 'TOOL' THEN"
-    is_json = f"regexp_matches({said}, '^[\\[{{]')"
-    answer = f"CASE WHEN choice IS NOT NULL AND observation_kind <> 'TOOL' AND {is_json}"
-    answer_json = f"{answer} AND regexp_matches({said}, {quoted(_BODY)}) THEN {said} END"
-    answer_text = f"CASE WHEN choice IS NOT NULL AND observation_kind <> 'TOOL' AND NOT {is_json} THEN {said} END"
-    messages = f"coalesce({_first(semconv.OUTPUT_MESSAGES)}, {answer_json})"
-    finish = f"coalesce({_first(semconv.FINISH_REASON)}, choice.attributes.finish_reason)"
+    messages, finish = _first(semconv.OUTPUT_MESSAGES), _first(semconv.FINISH_REASON)
     reason = f"regexp_extract({finish}, {quoted(_REASON)}, 1)"
     in_messages = f"regexp_extract({messages}, {quoted(_FINISHED)}, 1)"
     recorded = " OR ".join(f'a."{key}" IS NOT NULL' for key in semconv.OUTPUT_VALUE)
     return ", ".join(
         (
-            f"coalesce({_first(semconv.INPUT_VALUE)}, {called} {_of_event('tool_message')} END) AS input",
-            f"coalesce({_first(semconv.OUTPUT_VALUE)}, {called} {said} END) AS output",
+            f"{_first(semconv.INPUT_VALUE)} AS input",
+            f"{_first(semconv.OUTPUT_VALUE)} AS output",
             f"{messages} AS messages",
-            f"coalesce({_first(semconv.OUTPUT_TEXT)}, {answer_text}) AS flat_answer",
+            f"{_first(semconv.OUTPUT_TEXT)} AS flat_answer",
             f"{_first(semconv.OUTPUT_CALLS)} AS flat_calls",
             f"replace(nullif(lower(coalesce({reason}, {in_messages})), ''), '-', '_') AS finish_reason",
             f"{_first(semconv.SAYS_ERROR)} AS said_error",

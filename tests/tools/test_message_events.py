@@ -123,30 +123,6 @@ def test_a_tools_events_are_its_arguments_and_its_result(shape: Any, tmp_path: P
     desk = desk_of(tmp_path, shape(record, events))
     text = desk.text("view_trace", trace_id=only_trace(desk))
     assert text.count("Error: no such operation") == 1
-    (tool,) = desk.data("analyze_tool_use")["tools"]
-    assert (tool["tool"], tool["calls"], tool["failures"]) == ("calc", 1, 1)
-    sql = "SELECT input_hash IS NOT NULL, output_chars > 0 FROM spans"
-    assert [list(row) for row in desk.data("query_sql", sql=sql)["rows"]] == [[True, True]]
-
-
-def test_an_answer_in_events_is_an_answer_to_the_rules(tmp_path: Path) -> None:
-    def of(trace: str, **choice: Any) -> Record:
-        return canonical(chat() | {"trace_id": trace}, [("gen_ai.choice", choice)])
-
-    desk = desk_of(
-        tmp_path,
-        of("text", message="Hello", finish_reason="stop"),
-        of("parts", message='[{"text": "Hello"}]', finish_reason="end_turn"),
-        of("call", message='[{"toolUse": {"name": "calc", "input": {}}}]', finish_reason="tool_use"),
-        of("not recorded", message='{"role": "assistant"}', finish_reason="stop"),
-        of("nothing", message='{"role": "assistant", "content": ""}', finish_reason="stop"),
-        of("cut", message='{"content": "Hel"}', finish_reason="length"),
-    )
-    sql = "SELECT trace_id, failure_rule, finish_reason FROM spans WHERE failure_rule IS NOT NULL ORDER BY trace_id"
-    assert [list(row)[::2] for row in desk.data("query_sql", sql=sql)["rows"]] == [
-        ["cut", "length"],
-        ["nothing", "stop"],
-    ]
 
 
 def test_messages_in_attributes_stay_and_events_beside_them_are_shown(tmp_path: Path) -> None:
