@@ -116,26 +116,13 @@ def _observation_kind() -> str:
     return f"coalesce({', '.join(rules)}, CASE {prefixes} END, 'SPAN')"
 
 
-def _claude_code_failed() -> str:
-    kinds = ", ".join(map(quoted, semconv.CLAUDE_CODE_TYPES))
-    return (
-        f'(a."{semconv.CLAUDE_CODE_TYPE}" IN ({kinds}) AND (lower(a."{semconv.CLAUDE_CODE_SUCCESS}") = \'false\' '
-        f"OR {_attribute(semconv.CLAUDE_CODE_ERROR)} IS NOT NULL))"
-    )
-
-
-def _status_message() -> str:
-    told = f"CASE WHEN {_claude_code_failed()} THEN {_attribute(semconv.CLAUDE_CODE_ERROR)} END"
-    return f"left(coalesce(nullif(status.message, ''), {told}), {MESSAGE_CHARS})"
-
-
 def _status_code() -> str:
     def one_of(values: Iterable[str]) -> str:
         return f"upper(status.code) IN ({', '.join(quoted(value) for value in values)})"
 
     return (
         f"CASE WHEN {one_of(semconv.STATUS_ERROR)} THEN 'ERROR' WHEN {one_of(semconv.STATUS_OK)} THEN 'OK' "
-        f"WHEN exception IS NOT NULL OR {_claude_code_failed()} THEN 'ERROR' ELSE 'UNSET' END"
+        "WHEN exception IS NOT NULL THEN 'ERROR' ELSE 'UNSET' END"
     )
 
 
@@ -172,7 +159,7 @@ _SAID_COLUMNS: Final[tuple[Column, ...]] = (
     Column("start_time_unix_nano", "BIGINT", "Start; NULL when unknown.", unix_nano("start_time"), "ns"),
     Column("end_time_unix_nano", "BIGINT", "End; NULL when unknown.", unix_nano("end_time"), "ns"),
     Column("status_code", "VARCHAR", "OK, ERROR or UNSET; UNSET with an exception event counts as ERROR.", _status_code()),
-    Column("status_message", "VARCHAR", f"Status message, at most {MESSAGE_CHARS} characters.", _status_message()),
+    Column("status_message", "VARCHAR", f"Status message, at most {MESSAGE_CHARS} characters.", f"nullif(left(status.message, {MESSAGE_CHARS}), '')"),
     Column("service_name", "VARCHAR", "Resource attribute service.name.", _name(f"nullif(resource.attributes.\"{semconv.SERVICE_NAME}\", '')")),
     Column("observation_kind", "VARCHAR", "AGENT, LLM, TOOL, CHAIN, GUARDRAIL, RETRIEVER, EMBEDDING or SPAN.", _observation_kind()),
     Column("model_name", "VARCHAR", "Model that answered (else the one asked for).", _name(_model_name())),

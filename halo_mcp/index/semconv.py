@@ -349,7 +349,6 @@ def indexed_attribute_keys() -> tuple[str, ...]:
         STOP_REASON,
         EXCEPTION_TYPE,
         EXCEPTION_MESSAGE,
-        (CLAUDE_CODE_SUCCESS, CLAUDE_CODE_ERROR),
         tuple(key for key, _ in KIND_RULES),
     )
     return tuple(dict.fromkeys(key for group in groups for key in group))

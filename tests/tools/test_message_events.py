@@ -65,6 +65,8 @@ def otlp(record: Record, events: Events) -> Record:
     def pairs(members: Mapping[str, Any]) -> list[Any]:
         return [
             {"key": key, "value": {"stringValue": value} if isinstance(value, str) else {"intValue": str(value)}}
+            if not isinstance(value, bool)
+            else {"key": key, "value": {"boolValue": value}}
             for key, value in members.items()
         ]
 
@@ -162,15 +164,11 @@ def test_claude_code_tells_status_model_and_tokens_by_its_own_attributes(
 ) -> None:
     """And only on spans of its own kinds."""
     told = {"model": "claude-m", "input_tokens": 2, "output_tokens": 1200, "cache_read_tokens": 84562, **attributes}
-    own = span(attributes={"span.type": "llm_request", **told}, status={})
-    other = span(attributes={"span.type": "http", **told}, status={}, trace="t2")
-    desk = desk_of(tmp_path, own, other)
-    sql = "SELECT observation_kind, model_name, input_tokens, output_tokens, cached_input_tokens FROM spans"
-    rows = [list(row) for row in desk.data("query_sql", sql=f"{sql} ORDER BY trace_id")["rows"]]
-    assert rows[0] == ["LLM", "claude-m", 2, 1200, 84562]
-    sql = "SELECT status_code, status_message FROM spans ORDER BY trace_id"
-    rows = [list(row) for row in desk.data("query_sql", sql=sql)["rows"]]
-    assert rows == [[status, message], ["UNSET", None]]
+    for kind, expected in (("llm_request", [status, message]), ("http", ["UNSET", None])):
+        desk = desk_of(tmp_path / kind, otlp(span(attributes={"span.type": kind, **told}), []))
+        sql = "SELECT status_code, status_message, model_name, input_tokens, output_tokens, cached_input_tokens FROM spans"
+        (row,) = desk.data("query_sql", sql=sql)["rows"]
+        assert list(row) == [*expected, "claude-m", 2, 1200, 84562]
 
 
 def test_openinference_messages_that_are_only_flat_are_whole(tmp_path: Path) -> None:
