@@ -166,7 +166,8 @@ def test_claude_code_tells_status_model_and_tokens_by_its_own_attributes(
     told = {"model": "claude-m", "input_tokens": 2, "output_tokens": 1200, "cache_read_tokens": 84562, **attributes}
     for kind, expected in (("llm_request", [status, message]), ("http", ["UNSET", None])):
         desk = desk_of(tmp_path / kind, otlp(span(attributes={"span.type": kind, **told}), []))
-        sql = "SELECT status_code, status_message, model_name, input_tokens, output_tokens, cached_input_tokens FROM spans"
+        tokens = "input_tokens, output_tokens, cached_input_tokens"
+        sql = f"SELECT status_code, status_message, model_name, {tokens} FROM spans"
         (row,) = desk.data("query_sql", sql=sql)["rows"]
         assert list(row) == [*expected, "claude-m", 2, 1200, 84562]
 
