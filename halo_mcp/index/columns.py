@@ -19,7 +19,7 @@ from halo_mcp.index.failure_patterns import ERROR_PREFIX, SAYS_NOTHING
 from halo_mcp.index.failure_rules import DEFAULT_RULES, LOOP_CALLS, LOOP_RULE, STATUS_RULE, first_rule, mask
 from halo_mcp.index.outcomes import USUAL_KEYS, OutcomeKeys, identifier
 
-INDEX_VERSION: Final = 8
+INDEX_VERSION: Final = 9
 """Bump when a column, a derivation or the layout of a segment changes: older indexes are then rebuilt."""
 
 MESSAGE_CHARS: Final = 500

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from copy import deepcopy
 from pathlib import Path
 from random import Random
 from typing import Any, cast
@@ -42,9 +43,9 @@ def mutate(value: Any, random: Random, *, only_delete: bool) -> None:
     if action == "delete":
         del chosen[key]
     elif action == "retype":
-        chosen[key] = random.choice(OTHERS)
+        chosen[key] = deepcopy(random.choice(OTHERS))
     else:
-        chosen[key] = chosen[random.choice(keys)]
+        chosen[key] = deepcopy(chosen[random.choice(keys)])
 
 
 def mutated(sample: Path, random: Random, *, only_delete: bool = False) -> bytes:

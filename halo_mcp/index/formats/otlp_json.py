@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
+from halo_mcp.index import semconv
 from halo_mcp.index.formats.head import Head
 from halo_mcp.index.formats.protocol import Format, Record, Report
 from halo_mcp.index.formats.trace_file import TraceFile
-from halo_mcp.index.formats.values import event, key_values, nanoseconds, per_record, span, status_code
+from halo_mcp.index.formats.values import ERROR, event, key_values, nanoseconds, per_record, span, status_code
 from halo_mcp.index.span import Json, as_list, as_mapping
 
 _RESOURCE_SPANS: Final = ("resourceSpans", "resource_spans", "batches")
@@ -63,7 +64,10 @@ def _of_resource(batch: Mapping[str, Json], report: Report) -> Iterator[Record]:
 
 def _span(item: Mapping[str, Json], resource: Mapping[str, Json], scope: Mapping[str, Json], report: Report) -> Record:
     get = item.get
-    status = as_mapping(get("status"))
+    status, attributes = as_mapping(get("status")), key_values(get("attributes"))
+    code, message = status_code(status.get("code")), status.get("message")
+    if semconv.CLAUDE_CODE_TYPE in attributes and code != ERROR and _claude_code_failed(attributes):
+        code, message = ERROR, message or attributes.get(semconv.CLAUDE_CODE_ERROR)
     return span(
         trace_id=_either(item, "traceId", "trace_id"),
         span_id=_either(item, "spanId", "span_id"),
@@ -72,9 +76,9 @@ def _span(item: Mapping[str, Json], resource: Mapping[str, Json], scope: Mapping
         kind=get("kind"),
         start=_nanoseconds(_either(item, "startTimeUnixNano", "start_time_unix_nano")),
         end=_nanoseconds(_either(item, "endTimeUnixNano", "end_time_unix_nano")),
-        status=status_code(status.get("code")),
-        message=status.get("message"),
-        attributes=key_values(get("attributes")),
+        status=code,
+        message=message,
+        attributes=attributes,
         resource=resource,
         scope=scope,
         events=[_event(one) for one in get("events") or ()],
@@ -82,6 +86,14 @@ def _span(item: Mapping[str, Json], resource: Mapping[str, Json], scope: Mapping
         trace_state=_either(item, "traceState", "trace_state") or "",
         report=report,
     )
+
+
+def _claude_code_failed(attributes: Mapping[str, Json]) -> bool:
+    """Claude Code never sets a status."""
+    if attributes[semconv.CLAUDE_CODE_TYPE] not in semconv.CLAUDE_CODE_TYPES:
+        return False
+    success = str(attributes.get(semconv.CLAUDE_CODE_SUCCESS)).lower()
+    return success == "false" or bool(attributes.get(semconv.CLAUDE_CODE_ERROR))
 
 
 def _nanoseconds(value: Json) -> int | None:

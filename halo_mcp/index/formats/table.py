@@ -15,6 +15,8 @@ from halo_mcp.index.formats.protocol import Format
 
 MODULES: Final = (
     "canonical_json",
+    "claude_code",
+    "codex",
     "otlp_json",
     "langfuse",
     "patronus",
