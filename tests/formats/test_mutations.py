@@ -45,7 +45,7 @@ def mutate(value: Any, random: Random, *, only_delete: bool) -> None:
     elif action == "retype":
         chosen[key] = deepcopy(random.choice(OTHERS))
     else:
-        chosen[key] = deepcopy(chosen[random.choice(keys)])
+        chosen[key] = deepcopy(cast("Any", chosen[random.choice(keys)]))
 
 
 def mutated(sample: Path, random: Random, *, only_delete: bool = False) -> bytes:

@@ -70,7 +70,7 @@ def otlp(record: Record, events: Events) -> Record:
             for key, value in members.items()
         ]
 
-    sent = {
+    sent: Record = {
         "traceId": "0" * 31 + "1",
         "spanId": "0" * 15 + "1",
         "name": record["name"],
