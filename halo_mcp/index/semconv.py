@@ -78,12 +78,45 @@ SERVICE_NAME: Final = "service.name"
 
 TASK_KEY: Final = ("task.id", "task.key", "task_id", "instance_id")
 RUN_ID: Final = ("run.id", "run_id", "experiment.id")
-OUTCOME: Final = ("task.outcome", "agent.outcome", "outcome", "task.success", "resolved")
+OUTCOME: Final = (
+    "task.outcome",
+    "agent.outcome",
+    "outcome",
+    "task.success",
+    "resolved",
+    "task.passed",
+    "task.resolved",
+)
+"""A verdict: a word, a truth value, or 0 and 1. Not read on TOOL spans, whose result is not that of the task."""
+SCORE: Final = ("task.reward", "task.score", "reward", "final_reward", "total_reward")
+"""A number that becomes a verdict by a threshold (a word or truth value is one). Not read on TOOL spans either."""
+ROOT_OUTCOME: Final = (
+    "success",
+    "passed",
+    "solved",
+    "correct",
+    "is_correct",
+    "verdict",
+    "eval.label",
+    "evaluation.label",
+    "gen_ai.evaluation.score.label",
+)
+ROOT_SCORE: Final = ("score", "eval.score", "evaluation.score", "gen_ai.evaluation.score.value")
+"""Both as above, but only a root's word counts: below it, such keys speak of one step."""
+
 _PASS_OR_FAIL: Final[dict[str, str]] = {
-    **dict.fromkeys(("pass", "passed", "success", "succeeded", "successful", "resolved", "true", "1", "1.0"), "pass"),
-    **dict.fromkeys(("fail", "failed", "failure", "error", "unresolved", "false", "0", "0.0"), "fail"),
+    **dict.fromkeys(
+        ("pass", "passed", "success", "succeeded", "successful", "resolved", "solved", "correct", "true", "yes"), "pass"
+    ),
+    **dict.fromkeys(
+        ("fail", "failed", "failure", "error", "unsuccessful", "unresolved", "unsolved", "incorrect", "wrong"), "fail"
+    ),
+    **dict.fromkeys(("false", "no"), "fail"),
 }
 OUTCOME_VALUES: Final[Mapping[str, str]] = MappingProxyType(_PASS_OR_FAIL)
+"""Words, lower-cased."""
+OUTCOME_DIGITS: Final[Mapping[str, str]] = MappingProxyType({"1": "pass", "1.0": "pass", "0": "fail", "0.0": "fail"})
+"""What these mean where a verdict is expected, not a score."""
 
 INPUT_VALUE: Final = ("input.value", "gen_ai.tool.call.arguments", "traceloop.entity.input")
 OUTPUT_VALUE: Final = ("output.value", "gen_ai.tool.call.result", "traceloop.entity.output")
@@ -120,6 +153,9 @@ SYNTHETIC_TIME: Final = "source.synthetic_time"
 """True where the source has no clock: the times tell the order only."""
 SOURCE_STEP: Final = "source.step"
 """Position of a record in a source without ids, counted from 0."""
+NEW_MESSAGES_ONLY: Final = "source.new_messages_only"
+"""True where an LLM span's input is only what came since the model's last answer: the rest is in the spans before."""
+TOOL_CALL_ID: Final = "gen_ai.tool.call.id"
 
 # --- messages ---------------------------------------------------------------------------------------------------
 INPUT_MESSAGES: Final = ("llm.input_messages", "gen_ai.input.messages")
@@ -280,6 +316,9 @@ def indexed_attribute_keys() -> tuple[str, ...]:
         TASK_KEY,
         RUN_ID,
         OUTCOME,
+        SCORE,
+        ROOT_OUTCOME,
+        ROOT_SCORE,
         INPUT_VALUE,
         OUTPUT_VALUE,
         OUTPUT_MESSAGES,
@@ -320,5 +359,6 @@ def _understood() -> frozenset[str]:
         REQUEST_PARAMETERS,
         (EXCEPTION_STACKTRACE, EVENTS_ATTRIBUTE, LINKS_ATTRIBUTE),
         (SOURCE_TRACE_ID, SOURCE_SPAN_ID, SOURCE_PARENT_SPAN_ID, SYNTHETIC_TIME, SOURCE_STEP, SCHEMA_VERSION),
+        (NEW_MESSAGES_ONLY, TOOL_CALL_ID),
     )
     return frozenset(key for group in groups for key in group)

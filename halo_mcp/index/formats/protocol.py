@@ -30,6 +30,8 @@ NULL_END: Final = "null end times"
 NO_ZONE: Final = "times without a zone"
 CHANGED_IDS: Final = "ids respelled as hex"
 MADE_IDS: Final = "ids made up"
+MADE_ROOTS: Final = "roots made up"
+WRAPPED_CALLS: Final = "model calls recorded twice, the outer one taken as a step"
 
 
 @dataclass(frozen=True, slots=True)
