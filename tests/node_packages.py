@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -16,16 +17,18 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 OLDEST_NODE: Final = 20
+"""What npm itself needs. Some programs need a newer one; see ``node``."""
+NEWER_NODE: Final = 22
 INSTALL_S: Final = 180
 _CACHE: Final = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "halo-mcp-tests" / "npm"
 
 
 class NodePackage(NamedTuple):
-    """One npm package at one version, and the command of it that is used."""
+    """One npm package at one version, and the command of it that is used, if it is not a library."""
 
     name: str
     version: str
-    command: str
+    command: str = ""
 
 
 class Missing(Exception):
@@ -34,21 +37,46 @@ class Missing(Exception):
 
 INSPECTOR: Final = NodePackage("@modelcontextprotocol/inspector", "2.12.0", "mcp-inspector")
 AIMOCK: Final = NodePackage("@copilotkit/aimock", "1.43.0", "llmock")
+CONFORMANCE: Final = NodePackage("@modelcontextprotocol/conformance", "0.1.16", "conformance")
+CONFORMANCE_NEXT: Final = NodePackage("@modelcontextprotocol/conformance", "0.2.0-alpha.12", "conformance")
+"""The first that knows protocol version 2026-07-28."""
+TYPESCRIPT_V1: Final = NodePackage("@modelcontextprotocol/sdk", "1.32.2")
+TYPESCRIPT_V2: Final = NodePackage("@modelcontextprotocol/client", "2.4.0")
+CLAUDE_CODE: Final = NodePackage("@anthropic-ai/claude-code", "2.1.330")
+_SYSTEM: Final = {"Linux": "linux", "Darwin": "darwin"}.get(platform.system(), "win")
+_MACHINE: Final = "arm64" if platform.machine().lower() in ("arm64", "aarch64") else "x64"
+NODE: Final = NodePackage(f"node-{_SYSTEM}-{_MACHINE}", "22.23.3", "node")
+"""Node itself, where the one that is there is too old."""
 
 
 def installed(package: NodePackage, cache: Path = _CACHE) -> Path:
     """The command of a package, which is installed when it was not. Raises: Missing."""
-    node, npm = shutil.which("node"), shutil.which("npm")
-    if node is None or npm is None:
+    return modules(package, cache) / ".bin" / package.command
+
+
+def modules(package: NodePackage, cache: Path = _CACHE) -> Path:
+    """The ``node_modules`` with a package, which is installed when it was not. Raises: Missing."""
+    npm = shutil.which("npm")
+    if npm is None or shutil.which("node") is None:
         raise Missing("Node and npm are not installed")
-    said = subprocess.run([node, "--version"], capture_output=True, text=True, timeout=30, check=False).stdout
-    if not (found := re.match(r"v(\d+)", said)) or int(found[1]) < OLDEST_NODE:
-        raise Missing(f"Node is older than {OLDEST_NODE}: {said.strip() or 'it does not say its version'}")
+    if _version_of_node() < OLDEST_NODE:
+        raise Missing(f"Node is older than {OLDEST_NODE}")
     home = cache / f"{package.name.replace('/', '+')}@{package.version}"
-    command = home / "node_modules" / ".bin" / package.command
-    if not command.exists():
+    if not home.exists():
         _install(npm, package, home)
-    return command
+    return home / "node_modules"
+
+
+def node(cache: Path = _CACHE) -> Path:
+    """A Node that is new enough for every package here. Raises: Missing."""
+    found = shutil.which("node")
+    return Path(found) if found and _version_of_node() >= NEWER_NODE else installed(NODE, cache)
+
+
+def _version_of_node() -> int:
+    """Its major version; 0 when it does not say."""
+    said = subprocess.run(["node", "--version"], capture_output=True, text=True, timeout=30, check=False).stdout
+    return int(found[1]) if (found := re.match(r"v(\d+)", said)) else 0
 
 
 def _install(npm: str, package: NodePackage, home: Path) -> None:

@@ -124,11 +124,15 @@ def plain_environment(tmp_path: Path) -> dict[str, str]:
 
 @asynccontextmanager
 async def started(
-    tmp_path: Path, *arguments: str, program: list[str] = HALO, variables: Mapping[str, str] | None = None
+    tmp_path: Path,
+    *arguments: str,
+    program: list[str] = HALO,
+    variables: Mapping[str, str] | None = None,
+    patience_s: float = PATIENCE_S,
 ) -> AsyncGenerator[HttpServer]:
-    """A process with these arguments, which need not come to serve."""
+    """A process with these arguments, which need not come to serve. All that is done with it is bounded."""
     environment = {**plain_environment(tmp_path), **(variables or {})}
-    with anyio.fail_after(PATIENCE_S):
+    with anyio.fail_after(patience_s):
         process = await anyio.open_process(
             [sys.executable, *program, *arguments],
             stdin=subprocess.DEVNULL,
@@ -152,8 +156,10 @@ async def serving_http(
     address: str = "127.0.0.1:0",
     program: list[str] = HALO,
     variables: Mapping[str, str] | None = None,
+    patience_s: float = PATIENCE_S,
 ) -> AsyncGenerator[HttpServer]:
     """A server that listens; ``arguments`` begin with its sources."""
-    async with started(tmp_path, *arguments, "--http", address, program=program, variables=variables) as server:
+    arguments = (*arguments, "--http", address)
+    async with started(tmp_path, *arguments, program=program, variables=variables, patience_s=patience_s) as server:
         server.url = (await server.said(r"serving (\S+)"))[1].replace("0.0.0.0", "127.0.0.1")
         yield server
