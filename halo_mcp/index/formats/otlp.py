@@ -1,0 +1,103 @@
+"""OTLP export requests as JSON values: what a file of them, or a message in a file, turns into."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from halo_mcp.index.formats.protocol import Record, Report
+from halo_mcp.index.formats.values import event, key_values, nanoseconds, span, status_code
+from halo_mcp.index.span import Json, as_list, as_mapping
+
+_RESOURCE_SPANS: Final = ("resourceSpans", "resource_spans", "batches")
+_SCOPE_SPANS: Final = ("scopeSpans", "scope_spans", "instrumentationLibrarySpans", "instrumentation_library_spans")
+_SCOPE: Final = ("scope", "instrumentationLibrary", "instrumentation_library")
+
+
+def is_request(value: Mapping[str, Json]) -> bool:
+    """Whether the members are those of an export request, or of one batch of it."""
+    return any(isinstance(value.get(key), list) for key in _RESOURCE_SPANS + _SCOPE_SPANS)
+
+
+def request_spans(value: Json, report: Report) -> Iterator[Record]:
+    """The spans of an export request, or of a list of them. Spans that are not shaped as expected are reported.
+
+    Raises: ValueError when it is no request; what ``per_record`` catches when it is not shaped as one.
+    """
+    for item in as_list(value) or [value]:
+        request = as_mapping(item)
+        batches = _first(request, _RESOURCE_SPANS)
+        if batches is None and not is_request(request):
+            request = as_mapping(request.get("trace"))  # Tempo's newer answer wraps it
+            batches = _first(request, _RESOURCE_SPANS)
+            if batches is None:
+                raise ValueError("not an OTLP export request: no resourceSpans")
+        for batch in as_list(batches) if batches is not None else [request]:
+            yield from _of_resource(batch, report)
+
+
+def _of_resource(batch: Mapping[str, Json], report: Report) -> Iterator[Record]:
+    resource = key_values(as_mapping(batch.get("resource")).get("attributes"))
+    for group in as_list(_first(batch, _SCOPE_SPANS)):
+        scope = dict(as_mapping(_first(group, _SCOPE)))
+        if "attributes" in scope:
+            scope["attributes"] = key_values(scope["attributes"])
+        for number, item in enumerate(as_list(group.get("spans"))):
+            try:
+                yield _span(item, resource, scope, report)
+            except (AttributeError, KeyError, TypeError, ValueError) as error:
+                reason = f"a span not shaped as expected ({type(error).__name__})"
+                report.skip(
+                    str(error) if type(error) is ValueError else reason, whole=False, place=f"span {number + 1}"
+                )
+
+
+def _span(item: Mapping[str, Json], resource: Mapping[str, Json], scope: Mapping[str, Json], report: Report) -> Record:
+    get = item.get
+    status = as_mapping(get("status"))
+    return span(
+        trace_id=_either(item, "traceId", "trace_id"),
+        span_id=_either(item, "spanId", "span_id"),
+        parent_span_id=_either(item, "parentSpanId", "parent_span_id"),
+        name=get("name"),
+        kind=get("kind"),
+        start=_nanoseconds(_either(item, "startTimeUnixNano", "start_time_unix_nano")),
+        end=_nanoseconds(_either(item, "endTimeUnixNano", "end_time_unix_nano")),
+        status=status_code(status.get("code")),
+        message=status.get("message"),
+        attributes=key_values(get("attributes")),
+        resource=resource,
+        scope=scope,
+        events=[_event(one) for one in get("events") or ()],
+        links=[_link(one) for one in get("links") or ()],
+        trace_state=_either(item, "traceState", "trace_state") or "",
+        report=report,
+    )
+
+
+def _nanoseconds(value: Json) -> int | None:
+    # The field tells the unit; what is no integer in it was written by someone who did not read the specification.
+    if isinstance(value, str) and value.isascii() and value.isdecimal() and len(value) < 20:
+        return int(value) or None
+    return value or None if type(value) is int and 0 <= value < 1 << 63 else nanoseconds(value)
+
+
+def _event(item: Mapping[str, Json]) -> dict[str, Json]:
+    time = _nanoseconds(_either(item, "timeUnixNano", "time_unix_nano"))
+    return event(str(item.get("name") or ""), time, key_values(item.get("attributes")))
+
+
+def _link(item: Mapping[str, Json]) -> dict[str, Json]:
+    linked: dict[str, Any] = {
+        "trace_id": _either(item, "traceId", "trace_id"),
+        "span_id": _either(item, "spanId", "span_id"),
+    }
+    return linked | {"attributes": key_values(item.get("attributes"))}
+
+
+def _either(item: Mapping[str, Json], camel: str, snake: str) -> Json:
+    return item[camel] if camel in item else item.get(snake)
+
+
+def _first(value: Mapping[str, Json], keys: tuple[str, ...]) -> Json:
+    return next((value[key] for key in keys if key in value), None)
