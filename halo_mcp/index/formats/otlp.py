@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from halo_mcp.index.formats.protocol import Record, Report
@@ -32,17 +32,33 @@ def request_spans(value: Json, report: Report) -> Iterator[Record]:
             batches = _first(request, _RESOURCE_SPANS)
             if batches is None:
                 raise ValueError("not an OTLP export request: no resourceSpans")
-        for batch in as_list(batches) if batches is not None else [request]:
+        for batch in _items(batches) if batches is not None else [request]:
             yield from _of_resource(batch, report)
+
+
+def never_silent(spans: Iterable[Record], report: Report) -> Iterator[Record]:
+    """The spans of a request. Raises: ValueError when there are none and no reason was reported."""
+    reasons, none = report.reasons.total(), True
+    for one in spans:
+        none = False
+        yield one
+    if none and report.reasons.total() == reasons:
+        raise ValueError("an export request without spans")
+
+
+def _items(value: Json) -> list[Json]:
+    if value is not None and not isinstance(value, list):
+        raise ValueError("an export request with something else than a list of spans")
+    return as_list(value)
 
 
 def _of_resource(batch: Mapping[str, Json], report: Report) -> Iterator[Record]:
     resource = key_values(as_mapping(batch.get("resource")).get("attributes"))
-    for group in as_list(_first(batch, _SCOPE_SPANS)):
+    for group in _items(_first(batch, _SCOPE_SPANS)):
         scope = dict(as_mapping(_first(group, _SCOPE)))
         if "attributes" in scope:
             scope["attributes"] = key_values(scope["attributes"])
-        for number, item in enumerate(as_list(group.get("spans"))):
+        for number, item in enumerate(_items(group.get("spans"))):
             try:
                 yield _span(item, resource, scope, report)
             except (AttributeError, KeyError, TypeError, ValueError) as error:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from halo_mcp.index.formats.head import Head
-from halo_mcp.index.formats.otlp import is_request, request_spans
+from halo_mcp.index.formats.otlp import is_request, never_silent, request_spans
 from halo_mcp.index.formats.protocol import Format, Record, Report
 from halo_mcp.index.formats.trace_file import TraceFile
 from halo_mcp.index.formats.values import per_record
@@ -22,7 +22,7 @@ def _sniff(head: Head) -> bool:
 
 
 def _convert(file: TraceFile, report: Report) -> Iterator[Record]:
-    return per_record(file.values(), report, lambda value: request_spans(value, report))
+    return per_record(file.values(), report, lambda value: never_silent(request_spans(value, report), report))
 
 
 FORMAT: Final = Format(

@@ -18,7 +18,7 @@ import orjson
 from pydantic_core import from_json
 
 from halo_mcp.index.formats.head import HEAD_BYTES, Head
-from halo_mcp.index.formats.otlp import is_request, request_spans
+from halo_mcp.index.formats.otlp import is_request, never_silent, request_spans
 from halo_mcp.index.formats.protocol import Format, Record, Report
 from halo_mcp.index.formats.streams import compression_of, unpacked
 from halo_mcp.index.formats.trace_file import DOCUMENT_BYTES_LIMIT, TooLarge, TraceFile
@@ -116,7 +116,7 @@ def _convert(file: TraceFile, report: Report) -> Iterator[Record]:
         batches = _batches(file.take, lambda number: file.next_record(f"batch {number}"), report)
     else:
         batches = _framed(file, report)
-    return per_record(batches, report, lambda batch: _spans_of(batch, report))
+    return per_record(batches, report, lambda batch: never_silent(_spans_of(batch, report), report))
 
 
 def _spans_of(value: _Batch | Json, report: Report) -> Iterator[Record]:
