@@ -72,13 +72,13 @@ def _span(item: Mapping[str, Json], resource: Mapping[str, Json], scope: Mapping
     get = item.get
     status = as_mapping(get("status"))
     return span(
-        trace_id=_either(item, "traceId", "trace_id"),
-        span_id=_either(item, "spanId", "span_id"),
-        parent_span_id=_either(item, "parentSpanId", "parent_span_id"),
+        trace_id=get("traceId") or get("trace_id"),
+        span_id=get("spanId") or get("span_id"),
+        parent_span_id=get("parentSpanId") or get("parent_span_id"),
         name=get("name"),
         kind=get("kind"),
-        start=_nanoseconds(_either(item, "startTimeUnixNano", "start_time_unix_nano")),
-        end=_nanoseconds(_either(item, "endTimeUnixNano", "end_time_unix_nano")),
+        start=_nanoseconds(get("startTimeUnixNano") or get("start_time_unix_nano")),
+        end=_nanoseconds(get("endTimeUnixNano") or get("end_time_unix_nano")),
         status=status_code(status.get("code")),
         message=status.get("message"),
         attributes=key_values(get("attributes")),
@@ -86,7 +86,7 @@ def _span(item: Mapping[str, Json], resource: Mapping[str, Json], scope: Mapping
         scope=scope,
         events=[_event(one) for one in get("events") or ()],
         links=[_link(one) for one in get("links") or ()],
-        trace_state=_either(item, "traceState", "trace_state") or "",
+        trace_state=get("traceState") or get("trace_state") or "",
         report=report,
     )
 
@@ -99,20 +99,18 @@ def _nanoseconds(value: Json) -> int | None:
 
 
 def _event(item: Mapping[str, Json]) -> dict[str, Json]:
-    time = _nanoseconds(_either(item, "timeUnixNano", "time_unix_nano"))
-    return event(str(item.get("name") or ""), time, key_values(item.get("attributes")))
+    get = item.get
+    time = _nanoseconds(get("timeUnixNano") or get("time_unix_nano"))
+    return event(str(get("name") or ""), time, key_values(get("attributes")))
 
 
 def _link(item: Mapping[str, Json]) -> dict[str, Json]:
+    get = item.get
     linked: dict[str, Any] = {
-        "trace_id": _either(item, "traceId", "trace_id"),
-        "span_id": _either(item, "spanId", "span_id"),
+        "trace_id": get("traceId") or get("trace_id"),
+        "span_id": get("spanId") or get("span_id"),
     }
-    return linked | {"attributes": key_values(item.get("attributes"))}
-
-
-def _either(item: Mapping[str, Json], camel: str, snake: str) -> Json:
-    return item[camel] if camel in item else item.get(snake)
+    return linked | {"attributes": key_values(get("attributes"))}
 
 
 def _first(value: Mapping[str, Json], keys: tuple[str, ...]) -> Json:
