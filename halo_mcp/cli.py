@@ -31,8 +31,10 @@ from halo_mcp.terminal import (
     app,
     note_redaction,
     opened,
+    outcome_options,
     parse_filters,
     printable,
+    reads_traces,
     show,
 )
 
@@ -103,6 +105,7 @@ def serve(context: typer.Context) -> int:
 
 
 @app.command()
+@reads_traces
 def index(
     sources: Sources,
     drop: Annotated[bool, typer.Option("--drop", help="remove the indexes and converted copies instead")] = False,
@@ -134,6 +137,7 @@ def _drop(sources: Sequence[str], index_dir: Path | None, as_json: bool) -> None
 
 
 @app.command()
+@reads_traces
 def overview(
     sources: Sources,
     where: Where = [],  # noqa: B006
@@ -147,6 +151,7 @@ def overview(
 
 
 @app.command()
+@reads_traces
 def query(
     sources: Sources,
     where: Where = [],  # noqa: B006
@@ -176,6 +181,7 @@ def query(
 
 
 @app.command()
+@reads_traces
 def view(
     source: Annotated[str, typer.Argument(metavar="SOURCE")],
     trace_id: str,
@@ -208,6 +214,7 @@ def view(
 
 
 @app.command()
+@reads_traces
 def search(
     source: Annotated[str, typer.Argument(metavar="SOURCE")],
     trace_id: str,
@@ -266,11 +273,12 @@ def demo(
 
 
 @app.command()
+@reads_traces
 def doctor(
     source: Annotated[str, typer.Argument(metavar="SOURCE")], index_dir: IndexDir = None, as_json: Json = False
 ) -> None:
     """Check a file: what was read, what was not and why, line by line; and which settings are in force."""
     from halo_mcp.doctor import examine
 
-    report = examine(source, load_settings(index_dir=index_dir))
+    report = examine(source, load_settings(index_dir=index_dir, **outcome_options()))
     typer.echo(json.dumps(report.data, indent=2) if as_json else printable(report.text))

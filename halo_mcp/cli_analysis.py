@@ -20,6 +20,7 @@ from halo_mcp.terminal import (
     Where,
     app,
     parse_filters,
+    reads_traces,
     show,
 )
 
@@ -31,6 +32,7 @@ def _group(flag: str, meaning: str) -> object:
 
 
 @app.command()
+@reads_traces
 def failures(
     sources: Sources,
     where: Where = [],  # noqa: B006
@@ -53,6 +55,7 @@ def failures(
 
 
 @app.command()
+@reads_traces
 def tools(
     sources: Sources,
     where: Where = [],  # noqa: B006
@@ -70,6 +73,7 @@ def tools(
 
 
 @app.command()
+@reads_traces
 def grep(
     sources: Sources,
     pattern: Annotated[str, typer.Argument(help="RE2 regex; comes last")],
@@ -101,6 +105,7 @@ def grep(
 
 
 @app.command()
+@reads_traces
 def contrast(
     sources: Sources,
     group_a: Annotated[list[str], _group("--a", "the one group; default outcome=fail")] = [],  # noqa: B006
@@ -121,6 +126,7 @@ def contrast(
 
 
 @app.command()
+@reads_traces
 def compare(
     sources: Annotated[list[str], typer.Argument(metavar="BEFORE [AFTER]", help="one source each, or one for both")],
     where_before: Annotated[list[str], _group("--where-before", "which traces are before")] = [],  # noqa: B006
@@ -148,6 +154,7 @@ def compare(
 
 
 @app.command()
+@reads_traces
 def versions(
     sources: Sources,
     where: Where = [],  # noqa: B006
@@ -163,6 +170,7 @@ def versions(
 
 
 @app.command()
+@reads_traces
 def cost(
     sources: Sources,
     where: Where = [],  # noqa: B006
@@ -181,6 +189,7 @@ def cost(
 
 
 @app.command()
+@reads_traces
 def sql(
     source: Annotated[str, typer.Argument(metavar="SOURCE")] = "",
     statement: Annotated[str, typer.Argument(metavar="'SELECT ...'", help="one statement, DuckDB dialect")] = "",
@@ -203,6 +212,7 @@ def sql(
 
 
 @app.command()
+@reads_traces
 def code(
     source: Annotated[str, typer.Argument(metavar="SOURCE")],
     file: Annotated[str, typer.Argument(metavar="FILE", help="Python to run; - reads standard input")] = "-",

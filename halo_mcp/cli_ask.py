@@ -26,7 +26,19 @@ from halo_mcp.cli_llm import (
 )
 from halo_mcp.errors import BadArgument, shown, why_unusable
 from halo_mcp.runs import RunFiles
-from halo_mcp.terminal import Deadline, IndexDir, Json, Progress, Redact, Where, app, opened, parse_filters, printable
+from halo_mcp.terminal import (
+    Deadline,
+    IndexDir,
+    Json,
+    Progress,
+    Redact,
+    Where,
+    app,
+    opened,
+    parse_filters,
+    printable,
+    reads_traces,
+)
 
 if TYPE_CHECKING:
     from halo_mcp.config import Settings
@@ -58,6 +70,7 @@ class _Wanted:
 
 
 @app.command()
+@reads_traces
 def ask(
     words: Annotated[
         list[str],
@@ -181,7 +194,7 @@ def _with_model(datasets: Datasets, settings: LLMSettings, wanted: _Wanted) -> s
             if wanted.telemetry:
                 _telemetry_path(run_id)
             started.append(run_id)
-            return await (made.ask(run, asked) if saved is None else made.resume(run, saved))
+            return await (made.ask(run, asked) if saved is None else made.resume(run, run_id, saved))
         finally:
             await made.aclose()
 

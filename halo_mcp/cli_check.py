@@ -24,6 +24,7 @@ from halo_mcp.terminal import (
     opened,
     parse_filters,
     printable,
+    reads_traces,
 )
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ _BROKEN: Final = 2
 
 
 @app.command()
+@reads_traces
 def check(
     checks: Annotated[Path, typer.Argument(metavar="CHECKS.json", help="see docs/checks.md")],
     sources: Sources,

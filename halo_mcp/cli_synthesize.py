@@ -17,10 +17,11 @@ from halo_mcp.cli_llm import (
     headers,
 )
 from halo_mcp.engine.settings import load_llm_settings
-from halo_mcp.terminal import Deadline, IndexDir, Json, Redact, Sources, Where, app, parse_filters, show
+from halo_mcp.terminal import Deadline, IndexDir, Json, Redact, Sources, Where, app, parse_filters, reads_traces, show
 
 
 @app.command()
+@reads_traces
 def synthesize(
     sources: Sources,
     where: Where = [],  # noqa: B006

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final, cast
 import typer
 
 from halo_mcp.errors import BadArgument, HaloError, shown, why_unusable
-from halo_mcp.terminal import Deadline, IndexDir, Json, Redact, Sources, app, printable, show
+from halo_mcp.terminal import Deadline, IndexDir, Json, Redact, Sources, app, printable, reads_traces, show
 
 _UNDECIDED: Final = 2
 """Exit code where there is no verdict: a pipeline must take that neither for success nor for a forged citation."""
@@ -19,6 +19,7 @@ _LISTS: Final = ("claims", "findings")
 
 
 @app.command()
+@reads_traces
 def verify(
     file: Annotated[str, typer.Argument(metavar="FILE", help="JSON with claims or findings; - reads standard input")],
     sources: Sources,

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -15,11 +16,13 @@ from typing import Any, Final, Literal
 
 from halo_mcp.errors import BadArgument
 from halo_mcp.index.failure_rules import DEFAULT_RULES, RULE_NAMES
+from halo_mcp.index.outcomes import OutcomeKeys, OutcomeOptions
 from halo_mcp.index.prices import PriceTable, read_prices
 from halo_mcp.index.privacy import Privacy
 
 Origin = Literal["argument", "environment", "default"]
 
+_KEY_CHARS: Final = 200
 DEFAULT_DEADLINE_S: Final = 60.0
 """What one query may take. Indexing has no deadline: it reports progress and can be cancelled."""
 
@@ -46,11 +49,24 @@ class Settings:
     """Tools that are off: not listed, and not callable."""
     repo_path: Path | None = None
     """The source code of the traced agent, for the server's own agent to read; nothing is opened here."""
+    labels: tuple[str, ...] = ()
+    """``[NAME=]FILE``: verdicts that go before what spans say; without NAME for all datasets."""
+    outcome_attribute: tuple[str, ...] = ()
+    """Attributes that say the outcome, in this order, in place of the usual ones."""
+    task_attribute: tuple[str, ...] = ()
+    """Likewise the task."""
+    pass_score: float | None = None
+    """A score from here on passes; None: a full score on a scale from 0 to 1."""
     origins: Mapping[str, Origin] = field(default_factory=dict[str, Origin])
 
     @property
     def privacy(self) -> Privacy:
         return Privacy(self.redact, not self.no_payloads)
+
+    def outcomes(self, labels: Sequence[str]) -> OutcomeOptions:
+        """How the outcomes of a dataset with these files of labels are found."""
+        keys = OutcomeKeys(self.outcome_attribute, self.task_attribute)
+        return OutcomeOptions(keys, tuple(labels), self.pass_score)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +124,10 @@ def load_settings(
     enable: Sequence[str] = (),
     disable: Sequence[str] = (),
     repo_path: Path | None = None,
+    labels: Sequence[str] = (),
+    outcome_attribute: Sequence[str] = (),
+    task_attribute: Sequence[str] = (),
+    pass_score: float | None = None,
     environ: Mapping[str, str] | None = None,
 ) -> Settings:
     """Settings from arguments (None and () mean "not given") and the environment. Raises: BadArgument."""
@@ -132,6 +152,16 @@ def load_settings(
     switched_on = choose("enable", ",".join(enable) or None)
     switched_off = choose("disable", ",".join(disable) or None)
     repository = choose("repo_path", None if repo_path is None else str(repo_path))
+    label_files = choose("labels", os.pathsep.join(labels) or None)
+    threshold = choose("pass_score", None if pass_score is None else str(pass_score))
+
+    def chosen(name: str, given: Sequence[str]) -> tuple[str, ...]:
+        if given:
+            origins[name] = "argument"
+        else:
+            given = (choose(name, None) or "").split(",")
+        return tuple(_attribute(name, key) for key in given if key or origins[name] == "argument")
+
     return Settings(
         index_dir=Path(directory).expanduser().absolute() if directory else _default_index_dir(),
         deadline_s=_positive_seconds(deadline) if deadline else DEFAULT_DEADLINE_S,
@@ -143,6 +173,10 @@ def load_settings(
         enable=_names(switched_on),
         disable=_names(switched_off),
         repo_path=Path(repository) if repository else None,
+        labels=tuple(name for name in (label_files or "").split(os.pathsep) if name),
+        outcome_attribute=chosen("outcome_attribute", outcome_attribute),
+        task_attribute=chosen("task_attribute", task_attribute),
+        pass_score=_score(threshold) if threshold else None,
         origins=origins,
     )
 
@@ -161,6 +195,23 @@ def _rules(text: str) -> tuple[str, ...]:
 
 def _names(text: str | None) -> tuple[str, ...]:
     return tuple(name.strip() for name in (text or "").split(",") if name.strip())
+
+
+def _attribute(name: str, key: str) -> str:
+    option = f"--{name.replace('_', '-')}, HALO_MCP_{name.upper()}"
+    if not key.strip() or len(key) > _KEY_CHARS or not key.isprintable():
+        raise BadArgument(f"{name}={key[:_KEY_CHARS]!r} is no attribute key ({option}). Give one such as task.outcome.")
+    return key.strip()
+
+
+def _score(text: str) -> float:
+    try:
+        score = float(text)
+    except ValueError:
+        score = math.nan
+    if not math.isfinite(score):
+        raise BadArgument(f"pass_score={text!r} is not a number (--pass-score, HALO_MCP_PASS_SCORE).")
+    return score
 
 
 def _positive_seconds(text: str) -> float:

@@ -42,6 +42,24 @@ def parse_sources(arguments: Sequence[str]) -> dict[str, list[str]]:
     return datasets
 
 
+def labels_by_dataset(labels: Sequence[str], datasets: Sequence[str]) -> dict[str, list[str]]:
+    """The files of labels of each dataset, from ``[NAME=]FILE``; "" has those for every dataset.
+
+    Raises: BadArgument.
+    """
+    found: dict[str, list[str]] = {}
+    for given in labels:
+        match = None if _exists(given) else _NAMED.fullmatch(given)
+        if match and match[1] not in datasets:
+            raise BadArgument(
+                f"--labels {shown(given)}: there is no file of this name, and no dataset {match[1]!r}. Datasets are: "
+                f"{', '.join(datasets) or 'none'}."
+            )
+        name, path = (match[1], match[2]) if match else ("", given)
+        found.setdefault(name, []).append(path)
+    return found
+
+
 def _name_of(source: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.-]+", "-", Path(source).stem or Path(os.path.abspath(source)).name).strip("-.") or (
         "traces"
@@ -76,6 +94,7 @@ class Datasets:
         self.llm = replace(llm or LLMSettings(), mask=settings.privacy.of_json)
         self.workers = Workers()
         self._sources = dict(sources)
+        self._labels = labels_by_dataset(settings.labels, list(sources))
         self._opened_by_client: set[str] = set()
         self._stores: dict[str, SpanStore] = {}
         self._opening = threading.Lock()
@@ -99,6 +118,7 @@ class Datasets:
                 from halo_mcp.index.local import LocalStore
 
                 roots = self.settings.roots if name in self._opened_by_client else ()
+                outcomes = self.settings.outcomes([*self._labels.get("", []), *self._labels.get(name, [])])
                 self._stores[name] = LocalStore(
                     name,
                     self._sources[name],
@@ -106,6 +126,7 @@ class Datasets:
                     roots,
                     self.settings.soft_rules,
                     self.settings.privacy,
+                    outcomes,
                 )
             return name, self._stores[name]
 

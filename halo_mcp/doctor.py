@@ -9,16 +9,18 @@ from pathlib import Path
 from typing import Any, Final
 
 from halo_mcp.config import DEFAULT_ADDRESS, HttpSettings, Settings, http_options, load_http_settings
-from halo_mcp.datasets import parse_sources
+from halo_mcp.datasets import labels_by_dataset, parse_sources
 from halo_mcp.errors import NotTraces
+from halo_mcp.index.filters import TraceFilters
 from halo_mcp.index.formats.canonical import LINE_BYTES_LIMIT, read_line
 from halo_mcp.index.formats.streams import Stream
 from halo_mcp.index.local import LocalStore
 from halo_mcp.index.quality import DataQuality
-from halo_mcp.index.store import Source
+from halo_mcp.index.store import Overview, Source
 from halo_mcp.index.work import Work
+from halo_mcp.tools.labels import label_lines, labels_json
 from halo_mcp.tools.overview import format_text
-from halo_mcp.tools.render import counted, moment, number, pairs, size
+from halo_mcp.tools.render import counted, moment, number, pairs, share, size
 
 _LINES_EXAMINED: Final = 10
 
@@ -34,7 +36,9 @@ class Examination:
 def examine(source: str, settings: Settings) -> Examination:
     """Index ``source`` and report. Raises: SourceError, IndexFailure; not NotTraces, which is a finding."""
     ((name, paths),) = parse_sources([source]).items()
-    store = LocalStore(name, paths, settings.index_dir)
+    labels = labels_by_dataset(settings.labels, [name])
+    outcomes = settings.outcomes([*labels.get("", []), *labels.get(name, [])])
+    store = LocalStore(name, paths, settings.index_dir, outcomes=outcomes)
     http = load_http_settings(os.environ.get("HALO_MCP_HTTP", "").strip() or DEFAULT_ADDRESS)
     lines = [f"index directory: {settings.index_dir} ({settings.origins.get('index_dir', 'default')})"]
     lines += [_http_line(http)]
@@ -47,10 +51,12 @@ def examine(source: str, settings: Settings) -> Examination:
         lines += [str(error), "", "first lines:", *_first_lines(Path(error.source))]
         return Examination("\n".join(lines), data | {"error": str(error), "reason": error.reason})
     info, quality = store.info(), store.quality(Work())
+    overview = store.overview(TraceFilters(), Work())
     store.close()
     lines.append(f"{number(info.total_traces)} traces, {number(info.total_spans)} spans")
     for item in info.sources:
         lines += _source_lines(item)
+    lines += ["", "outcomes:", *_outcome_lines(overview), *(f"  {line}" for line in label_lines(info))]
     lines += ["", *_structure_lines(quality), "", "what spans say, by kind:", *_field_lines(quality)]
     lines += ["", *_unknown_lines(quality)]
     data |= {
@@ -60,6 +66,9 @@ def examine(source: str, settings: Settings) -> Examination:
             {"name": item.name, "size_bytes": item.size_bytes, **item.report.model_dump()} for item in info.sources
         ],
         "quality": asdict(quality),
+        "outcomes": dict(overview.outcomes),
+        "outcome_sources": dict(overview.outcome_sources),
+        **labels_json(info),
     }
     return Examination("\n".join(lines), data)
 
@@ -75,6 +84,13 @@ def _http_line(http: HttpSettings) -> str:
 def _plain(value: Any) -> Any:
     """As JSON has it."""
     return [*value] if isinstance(value, tuple) else str(value) if isinstance(value, Path) else value
+
+
+def _outcome_lines(overview: Overview) -> Iterator[str]:
+    for outcome, count in overview.outcomes.items():
+        yield f"  {outcome}: {share(count, overview.total_traces)} of traces"
+    for source, count in overview.outcome_sources:
+        yield f"  said by {source}: {counted(count, 'trace')}"
 
 
 def _source_lines(source: Source) -> list[str]:

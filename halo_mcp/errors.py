@@ -8,6 +8,7 @@
     │   ├── InvalidCursor        a page cursor that belongs to another query or dataset
     │   ├── BadCheckFile         a file of checks that cannot be used
     │   ├── BadClientConfig      a client's configuration that cannot be written without damage
+    │   ├── BadLabelFile         a file of labels that cannot be used
     │   ├── BadRepoPath          a path in the repository that tools may not or cannot read
     │   ├── BadRevision          not a commit, tag, branch or range of the repository
     │   ├── UnknownDataset
@@ -119,6 +120,15 @@ class BadClientConfig(BadArgument):
         super().__init__(
             f"{shown(path)} is left as it is: {reason.rstrip('.')}. Add this to it by hand:\n{block.rstrip()}"
         )
+
+
+class BadLabelFile(BadArgument):
+    """A file of labels that cannot be used."""
+
+    def __init__(self, path: str, reason: str, hint: str = "See docs/outcomes.md for what is read.") -> None:
+        self.path = path
+        self.reason = reason
+        super().__init__(f"{shown(path)} cannot be used for labels: {reason.rstrip('.')}. {hint}".rstrip())
 
 
 class BadRepoPath(BadArgument):

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, cast
 
-from halo_mcp.errors import UnknownRun
+from halo_mcp.errors import BadArgument, UnknownRun
 
 _RUN_ID: Final = re.compile(r"[0-9a-f]{16}")
+_DAMAGED: Final = "The saved state of run {} cannot be read, so it cannot go on: ask again."
 
 
 class RunFiles:
@@ -41,13 +43,13 @@ class RunFiles:
         except UnknownRun:
             return False
 
-    def save(self, run_id: str, saved: Mapping[str, Any], clean: Callable[[str], str] = str) -> None:
-        """Replace the saved state of a run as a whole. ``clean`` takes secrets out of the text. Raises: OSError."""
+    def save(self, run_id: str, saved: Mapping[str, Any]) -> None:
+        """Replace the saved state of a run as a whole. Raises: OSError."""
         path = self._path(run_id, "state")
         path.parent.mkdir(parents=True, exist_ok=True)
         # Not orjson: it refuses the halves of surrogate pairs that models sometimes send.
         temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        temporary.write_text(clean(json.dumps(saved)), encoding="utf-8")
+        temporary.write_text(json.dumps(saved), encoding="utf-8")
         temporary.replace(path)
 
     def copy_transcript(self, run_id: str, target: Path) -> None:
@@ -59,12 +61,35 @@ class RunFiles:
             file.writelines(line + b"\n" for line in lines if line not in there)
 
     def load(self, run_id: str) -> dict[str, Any]:
-        """What was saved last. Raises: UnknownRun."""
+        """What was saved last. Raises: UnknownRun, BadArgument."""
         try:
-            saved = json.loads(self._path(run_id, "state").read_bytes())
-        except (OSError, ValueError):
+            saved: Any = json.loads(self._path(run_id, "state").read_bytes())
+        except OSError:
             raise UnknownRun(run_id) from None
+        except (ValueError, RecursionError):
+            raise BadArgument(_DAMAGED.format(run_id)) from None
+        if not isinstance(saved, dict) or not saved.keys() >= {"question", "dataset", "filters", "state"}:
+            raise BadArgument(_DAMAGED.format(run_id))
         return cast("dict[str, Any]", saved)
+
+    @contextmanager
+    def working_on(self, run_id: str) -> Generator[None, None, None]:
+        """Hold a run, over all processes. Raises: BadArgument when it is held; UnknownRun."""
+        from filelock import FileLock, Timeout
+
+        path = self._path(run_id, "lock")
+        lock = FileLock(path, thread_local=False)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise BadArgument(f"Run {run_id} is being worked on: wait until that ends, or stop it.") from None
+        except OSError:
+            pass  # where nothing can be written there is no saved run to share
+        try:
+            yield
+        finally:
+            lock.release()
 
     def _path(self, run_id: str, suffix: str) -> Path:
         # Ids come from clients: nothing else may become part of a path.

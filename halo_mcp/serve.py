@@ -92,6 +92,24 @@ def parser() -> argparse.ArgumentParser:
         metavar="HOST:PORT",
         help=f"serve over HTTP there instead (default {DEFAULT_ADDRESS}; port 0: a free one) [env: HALO_MCP_HTTP]",
     )
+    result.add_argument(
+        "--labels",
+        metavar="[NAME=]FILE",
+        action="append",
+        default=[],
+        help="CSV or JSON lines with verdicts by trace or task id; may be repeated [env: HALO_MCP_LABELS]",
+    )
+    for what in ("outcome", "task"):
+        result.add_argument(
+            f"--{what}-attribute",
+            metavar="KEY",
+            action="append",
+            default=[],
+            help=f"attribute that says the {what}; may be repeated [env: HALO_MCP_{what.upper()}_ATTRIBUTE]",
+        )
+    result.add_argument(
+        "--pass-score", type=float, metavar="X", help="a score from X on passes [env: HALO_MCP_PASS_SCORE]"
+    )
     group = result.add_argument_group("with --http", "each has a variable HALO_MCP_HTTP_...; lists take commas")
     for item in http_options():
         several: dict[str, Any] = {"action": "append", "default": []} if item.metadata["kind"] == "list" else {}
@@ -131,6 +149,10 @@ def main(arguments: Sequence[str]) -> int:
             enable=given.enable,
             disable=given.disable,
             repo_path=given.repo_path,
+            labels=given.labels,
+            outcome_attribute=given.outcome_attribute,
+            task_attribute=given.task_attribute,
+            pass_score=given.pass_score,
         )
         http = _http_settings(given)
         llm, asking = load_llm_settings(), load_ask_settings()

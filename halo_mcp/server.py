@@ -158,13 +158,15 @@ def create_server(
     @asynccontextmanager
     async def lifespan(_: MCPServer[Serving]) -> AsyncGenerator[Serving]:
         investigator = Investigator(datasets, llm, ask_settings, repository)
-        async with anyio.create_task_group() as group:
-            try:
-                yield Serving(datasets, Jobs(ask_settings, group), investigator)
-            finally:
-                group.cancel_scope.cancel()
-        with anyio.CancelScope(shield=True), anyio.move_on_after(STOP_S):
-            await investigator.aclose()
+        try:
+            async with anyio.create_task_group() as group:
+                try:
+                    yield Serving(datasets, Jobs(ask_settings, group), investigator)
+                finally:
+                    group.cancel_scope.cancel()
+        finally:
+            with anyio.CancelScope(shield=True), anyio.move_on_after(STOP_S):
+                await investigator.aclose()
 
     hint = CacheHint(ttl_ms=CACHE_MS, scope="public")
     server = HaloServer(

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
+from contextvars import ContextVar
+from functools import wraps
+from inspect import Parameter, signature
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, TypedDict, TypeVar, cast, get_type_hints
 
 import typer
 from pydantic import ValidationError
@@ -17,6 +20,8 @@ from halo_mcp.datasets import Datasets, parse_sources
 from halo_mcp.engine.settings import LLMSettings
 from halo_mcp.errors import BadArgument
 from halo_mcp.tools.render import printable as printable
+
+_Result = TypeVar("_Result")
 
 app = typer.Typer(
     name="halo-mcp",
@@ -63,6 +68,75 @@ MaxChars = Annotated[int, typer.Option(min=2_000, max=150_000, help="size of the
 _NO_SOURCE: Final = "Give at least one trace file, for example: halo-mcp overview traces.jsonl"
 
 
+class _OutcomeGiven(TypedDict, total=False):
+    labels: Sequence[str]
+    outcome_attribute: Sequence[str]
+    task_attribute: Sequence[str]
+    pass_score: float | None
+
+
+_OUTCOMES: Final[ContextVar[_OutcomeGiven]] = ContextVar("outcome options")
+_OUTCOME_OPTIONS: Final[dict[str, tuple[Any, Any]]] = {
+    "labels": (
+        Annotated[
+            list[str],
+            typer.Option(
+                "--labels",
+                metavar="[NAME=]FILE",
+                help="CSV or JSON lines with verdicts by trace or task id; may be repeated [env: HALO_MCP_LABELS]",
+            ),
+        ],
+        [],
+    ),
+    **{
+        f"{what}_attribute": (
+            Annotated[
+                list[str],
+                typer.Option(
+                    f"--{what}-attribute",
+                    metavar="KEY",
+                    help=f"attribute that says the {what} [env: HALO_MCP_{what.upper()}_ATTRIBUTE]",
+                ),
+            ],
+            [],
+        )
+        for what in ("outcome", "task")
+    },
+    "pass_score": (
+        Annotated[
+            float | None,
+            typer.Option("--pass-score", metavar="X", help="a score from X on passes [env: HALO_MCP_PASS_SCORE]"),
+        ],
+        None,
+    ),
+}
+
+
+def reads_traces(verb: Callable[..., _Result]) -> Callable[..., _Result]:
+    """``verb`` with the options about outcomes, which it does not see: they are left for ``outcome_options``."""
+
+    @wraps(verb)
+    def with_options(**given: Any) -> _Result:
+        _OUTCOMES.set(cast("_OutcomeGiven", {name: given.pop(name) for name in _OUTCOME_OPTIONS}))
+        return verb(**given)
+
+    hints = get_type_hints(verb, include_extras=True)
+    known = signature(verb)
+    own = [one.replace(annotation=hints[name]) for name, one in known.parameters.items()]
+    added = [
+        Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=kind)
+        for name, (kind, default) in _OUTCOME_OPTIONS.items()
+    ]
+    with_options.__annotations__ = hints | {one.name: one.annotation for one in added}
+    setattr(with_options, "__signature__", known.replace(parameters=[*own, *added]))  # noqa: B010  # pyright knows none
+    return with_options
+
+
+def outcome_options() -> _OutcomeGiven:
+    """What the running verb was told about outcomes, as arguments of ``load_settings``."""
+    return _OUTCOMES.get({})
+
+
 def opened(
     sources: Sequence[str],
     index_dir: Path | None,
@@ -74,7 +148,12 @@ def opened(
     if not sources:
         raise BadArgument(_NO_SOURCE)
     settings = load_settings(
-        index_dir=index_dir, deadline_s=deadline_s, prices=prices, repo_path=repo_path, redact=_REDACT[-1] or None
+        index_dir=index_dir,
+        deadline_s=deadline_s,
+        prices=prices,
+        repo_path=repo_path,
+        redact=_REDACT[-1] or None,
+        **outcome_options(),
     )
     return Datasets(parse_sources(sources), settings, llm)
 

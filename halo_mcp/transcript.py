@@ -19,7 +19,7 @@ import orjson
 from halo_mcp.engine.prompts import CALL_SUBAGENT
 from halo_mcp.engine.run import Run
 from halo_mcp.engine.state import Agent
-from halo_mcp.engine.types import Event, Json, Message, Turn
+from halo_mcp.engine.types import Event, Json, Message, Turn, each_text
 from halo_mcp.engine.wires import Request
 from halo_mcp.index import semconv
 
@@ -62,8 +62,8 @@ class Transcript:
         sent += [{"role": "user", "content": request.note}] if request.note else []
         attributes: Json = {
             semconv.MODEL_NAME[0]: request.model,
-            semconv.INPUT_MESSAGES[0]: _json(sent),
-            semconv.OUTPUT_MESSAGES[0]: _json([_message(Message("assistant", turn.text, turn))]),
+            semconv.INPUT_MESSAGES[0]: self._cleaned(sent),
+            semconv.OUTPUT_MESSAGES[0]: self._cleaned([_message(Message("assistant", turn.text, turn))]),
             semconv.FINISH_REASON[0]: turn.finish,
         }
         if usage:
@@ -98,7 +98,7 @@ class Transcript:
         text = item.text if item else ""
         attributes |= {
             semconv.TOOL_NAME[0]: data["tool"],
-            semconv.INPUT_VALUE[0]: _json(item.arguments) if item else "{}",
+            semconv.INPUT_VALUE[0]: self._cleaned(item.arguments) if item else "{}",
             semconv.OUTPUT_VALUE[0]: text,
         }
         error = text[:_ERROR_CHARS] if data["failed"] else ""
@@ -122,13 +122,17 @@ class Transcript:
             "scope": {"name": "halo_mcp.engine", "version": "1"},
             "attributes": {_KIND: kind, **attributes},
         }
-        line = self._run.clean(_json(span))
+        line = _json(each_text(span, self._run.clean))
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with self._path.open("a", encoding="utf-8") as lines:
                 lines.write(line + "\n")
         except OSError as error_:
-            self._run.warn(None, f"The transcript is incomplete: {error_.strerror or error_}.")
+            self._incomplete(error_)
+
+    def _cleaned(self, value: Json | Sequence[Any]) -> str:
+        """JSON for an attribute; cleaned before it is one text, in which a replaced word could break it."""
+        return _json(each_text(value, self._run.clean))
 
     def _span_id(self, key: str) -> str:
         return _digest(f"{self._run.run_id} {key}", 16)
@@ -136,18 +140,25 @@ class Transcript:
     def _without_root(self) -> float:
         """Take an early root span out of a transcript that goes on; returns the earliest start, 0.0 without spans."""
         root, kept, starts = self._span_id("agent root"), list[bytes](), list[float]()
-        for line in self._path.read_bytes().splitlines():
-            try:
-                span = orjson.loads(line)
-            except ValueError:  # the last line of a process that was killed
-                continue
-            starts.append(_seconds(span["start_time"]))
-            if span["span_id"] != root:
-                kept.append(line)
-        temporary = self._path.with_suffix(".tmp")
-        temporary.write_bytes(b"".join(line + b"\n" for line in kept))
-        temporary.replace(self._path)
+        try:
+            for line in self._path.read_bytes().splitlines():
+                try:
+                    span = orjson.loads(line)
+                    starts.append(_seconds(span["start_time"]))
+                    keep = span["span_id"] != root
+                except (ValueError, KeyError, TypeError):  # the last line of a process that was killed
+                    continue
+                if keep:
+                    kept.append(line)
+            temporary = self._path.with_suffix(".tmp")
+            temporary.write_bytes(b"".join(line + b"\n" for line in kept))
+            temporary.replace(self._path)
+        except OSError as error:
+            self._incomplete(error)
         return min(starts, default=0.0)
+
+    def _incomplete(self, error: OSError) -> None:
+        self._run.warn(None, f"The transcript is incomplete: {error.strerror or error}.")
 
 
 def _seconds(moment: str) -> float:

@@ -313,6 +313,12 @@ serve --http: 127.0.0.1:8000, this machine only
 TMP/traces.jsonl: 1.7 KB, modified TIME
   4 lines read, 4 spans, 0 lines skipped, 0 repaired (glued, badly encoded or oversized lines that held spans)
 
+outcomes:
+  pass: 0 of traces
+  fail: 1 (50%) of traces
+  unknown: 1 (50%) of traces
+  said by task.outcome: 1 trace
+
 traces that are not whole: none
 
 what spans say, by kind:
@@ -358,6 +364,11 @@ TMP/dirty.jsonl: 809 B, modified TIME
   line 2 (byte 334): cut off before the end of the object
   line 3 (byte 369): not JSON: invalid literal, expected 'null'
   line 4 (byte 378): no trace_id
+
+outcomes:
+  pass: 0 of traces
+  fail: 0 of traces
+  unknown: 1 (100%) of traces
 
 traces that are not whole:
   spans with a parent that is not in the data: 1
@@ -407,6 +418,12 @@ def test_an_argument_wins_over_the_environment_and_that_over_the_default(tmp_pat
         "HALO_MCP_ENABLE": "ask",
         "HALO_MCP_DISABLE": "run_code, query_sql",
         "HALO_MCP_REPO_PATH": "agent",
+        "HALO_MCP_LABELS": f"a.csv{os.pathsep}new=b.csv",
+        "HALO_MCP_OUTCOME_ATTRIBUTE": "verdict,grade",
+        "HALO_MCP_TASK_ATTRIBUTE": "ticket",
+        "HALO_MCP_PASS_SCORE": "4",
+        "HALO_MCP_REDACT": "1",
+        "HALO_MCP_NO_PAYLOADS": "1",
     }
     default = load_settings(environ={})
     assert (default.deadline_s, default.roots, set(default.origins.values())) == (DEFAULT_DEADLINE_S, (), {"default"})
@@ -416,6 +433,10 @@ def test_an_argument_wins_over_the_environment_and_that_over_the_default(tmp_pat
     assert from_environment.soft_rules == ("refusal", "timeout")
     assert (from_environment.enable, from_environment.disable) == (("ask",), ("run_code", "query_sql"))
     assert from_environment.repo_path == Path("agent")
+    assert (from_environment.labels, from_environment.pass_score) == (("a.csv", "new=b.csv"), 4.0)
+    assert from_environment.outcome_attribute == ("verdict", "grade")
+    assert from_environment.task_attribute == ("ticket",)
+    assert (from_environment.redact, from_environment.no_payloads) == (True, True)
     assert set(from_environment.origins.values()) == {"environment"}
     given = load_settings(
         index_dir=tmp_path / "arg",
@@ -426,9 +447,17 @@ def test_an_argument_wins_over_the_environment_and_that_over_the_default(tmp_pat
         enable=["run_code"],
         disable=["ask", "query_sql"],
         repo_path=tmp_path,
+        labels=["c.csv"],
+        outcome_attribute=["mine"],
+        task_attribute=["case"],
+        pass_score=0.5,
+        redact=False,
+        no_payloads=False,
         environ=environment,
     )
+    assert (given.labels, given.outcome_attribute, given.task_attribute) == (("c.csv",), ("mine",), ("case",))
     assert given.soft_rules == ()
+    assert (given.redact, given.no_payloads) == (False, False)
     assert (given.enable, given.disable) == (("run_code",), ("ask", "query_sql"))
     assert (given.index_dir, given.deadline_s, given.roots) == (tmp_path / "arg", 3.0, (tmp_path,))
     assert set(given.origins.values()) == {"argument"}

@@ -265,6 +265,50 @@ async def test_a_run_without_a_repository_goes_on_without_one(tmp_path: Path) ->
         assert "grep_files" not in [tool["function"]["name"] for tool in model.requests[0]["tools"]]
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+async def test_a_run_that_someone_works_on_is_not_paid_for_a_second_time(tmp_path: Path) -> None:
+    run_id = await interrupted(tmp_path)
+    async with FakeLLM([Hang()]) as model, await started(tmp_path, model, "--resume", run_id) as process:
+        with anyio.fail_after(PATIENCE_S):
+            await model.hanging.wait()
+            code, out, err = await ran(tmp_path, model, "--resume", run_id)
+            assert (code, out, len(model.requests)) == (1, "", 1)
+            assert f"Run {run_id} is being worked on" in err.splitlines()[-1]
+            process.send_signal(signal.SIGKILL)
+            await process.wait()
+    async with FakeLLM([answer("Billing.", findings=[GOOD])]) as model:
+        code, _, err = await ran(tmp_path, model, "--resume", run_id)
+    assert code == 0, err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+async def test_a_run_whose_traces_have_changed_goes_on_and_says_so(tmp_path: Path) -> None:
+    run_id = await interrupted(tmp_path)
+    state = tmp_path / "index" / "runs" / f"{run_id}.state"
+    for changed in (False, True):
+        if changed:  # as if the file had been shorter then
+            saved = json.loads(state.read_text())
+            saved["sources"][0][1] -= 100
+            state.write_text(json.dumps(saved))
+        async with FakeLLM([Status(401)]) as model:
+            _, out, _ = await ran(tmp_path, model, "--resume", run_id, "--json")
+        assert any(text.startswith("The traces have changed") for text in json.loads(out)["warnings"]) is changed
+
+
+@pytest.mark.parametrize(
+    "state", ["", "[]", "{}", '{"question": "", "dataset": "", "filters": {}, "state": {"version": 2}}']
+)
+async def test_a_damaged_state_is_one_sentence(tmp_path: Path, state: str) -> None:
+    runs = tmp_path / "index" / "runs"
+    runs.mkdir(parents=True)
+    (runs / f"{'0' * 16}.state").write_text(state)
+    async with FakeLLM([]) as model:
+        code, out, err = await ran(tmp_path, model, "--resume", "0" * 16)
+        assert (code, out, model.requests) == (1, "", [])
+    assert err.splitlines()[-1].endswith("ask again.")
+    assert "Traceback" not in err
+
+
 # --- the record ---------------------------------------------------------------------------------------------------
 async def test_telemetry_is_the_record_of_the_run_where_halo_users_look_for_it(tmp_path: Path) -> None:
     async with FakeLLM([LOOK, answer("Billing is slow.", findings=[GOOD])] * 2) as model:

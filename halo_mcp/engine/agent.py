@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Final
 
 import anyio
@@ -26,11 +25,15 @@ from halo_mcp.engine.run import Run
 from halo_mcp.engine.salvage import salvage
 from halo_mcp.engine.state import Agent
 from halo_mcp.engine.subagents import child_of, tools_for
-from halo_mcp.engine.types import AgentResult, Call, FinalAnswer, Json, Tool, ToolSpec, Turn
+from halo_mcp.engine.types import AgentResult, Call, FinalAnswer, Json, Tool, ToolSpec, Turn, each_text
 from halo_mcp.engine.wires import Request
 from halo_mcp.errors import ContextOverflow, EngineError, GaveUp, HaloError
 
 MAX_FIELD_ERRORS: Final = 4
+MAX_CALLS: Final = 32
+"""Of one turn; more are answered without being run."""
+PAID_GRACE_S: Final = 10.0
+"""How long a paid tool may put together what it has when the time of the run is over."""
 
 
 async def run_agent(run: Run, agent: Agent, tools: Sequence[ToolSpec]) -> AgentResult:
@@ -109,14 +112,15 @@ async def _act(run: Run, agent: Agent, tools: Sequence[ToolSpec], calls: Sequenc
     """Answer every call of the last turn: tools side by side, the final answer after them."""
     finals = [call for call in calls if call.name == FINAL_ANSWER]
     others = [call for call in calls if call.name != FINAL_ANSWER]
-    shown: dict[str, tuple[str, str]] = {}
+    others, left_out = others[:MAX_CALLS], others[MAX_CALLS:]
+    shown = {call.id: (f"not run: more than {MAX_CALLS} calls in one turn", "") for call in left_out}
     siblings = sum(call.name == CALL_SUBAGENT for call in others)
 
     async def one(call: Call) -> None:
         shown[call.id] = await _call(run, agent, tools, call, siblings)
 
     if agent.stop:
-        shown = {call.id: ("not run: this was the last turn", "") for call in others}
+        shown |= {call.id: ("not run: this was the last turn", "") for call in others}
     else:
         async with anyio.create_task_group() as group:
             for call in others:
@@ -155,7 +159,7 @@ async def _call(run: Run, agent: Agent, tools: Sequence[ToolSpec], call: Call, s
             return _context_item(run, arguments)
         else:
             assert isinstance(tool, Tool)
-            with anyio.fail_after(run.meter.remaining_s()):
+            with anyio.fail_after(run.meter.remaining_s() + (PAID_GRACE_S if tool.paid else 0)):
                 text = await tool.call(arguments)
     except TimeoutError:
         text, failed = "error: stopped, the time of this run is over", True
@@ -204,7 +208,7 @@ def _context_item(run: Run, arguments: Json) -> tuple[str, str]:
 async def _final(run: Run, agent: Agent, call: Call) -> str:
     """Accept an answer as the agent's result, or say why it goes back."""
     # An endpoint that repeats a key in an error, or a model that was told one, must not bring it to the client.
-    arguments = replace(call, arguments=run.clean(call.arguments)).parse()
+    arguments = each_text(call.parse(), run.clean)
     if arguments is None:
         return _unreadable(agent)
     try:

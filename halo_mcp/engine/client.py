@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, cast
 
 import anyio
 
-from halo_mcp.engine.failures import Quirks
+from halo_mcp.engine.failures import Quirks, redact
 from halo_mcp.engine.settings import LLMSettings, Wire
 from halo_mcp.engine.streams import ChatStream, ResponsesStream, chat_turn, responses_turn
 from halo_mcp.engine.types import Json, Turn, well_formed_json
 from halo_mcp.engine.wires import PATHS, Request, body
-from halo_mcp.errors import MalformedReply
+from halo_mcp.errors import EngineUnavailable, MalformedReply
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -30,6 +30,8 @@ class Endpoint:
 
     def __init__(self, settings: LLMSettings) -> None:
         self.settings = settings
+        self.secrets = settings.secrets
+        """Taken out of everything that leaves the engine."""
         self._client: AsyncOpenAI | None = None
         self._quirks: dict[str, Quirks] = {}
 
@@ -44,7 +46,11 @@ class Endpoint:
         """The SDK's client. Its own retries are off: they know neither deadlines nor the other agents of a run."""
         if self._client is None:
             self.settings.require()
-            made = await anyio.to_thread.run_sync(self._make)
+            try:
+                made = await anyio.to_thread.run_sync(self._make)
+            except Exception as error:  # a certificate file, a proxy or a header of the environment
+                why = redact(f"{type(error).__name__}: {error}", self.secrets)
+                raise EngineUnavailable(f"its client cannot be made ({why})") from error
             if self._client is None:
                 self._client = made
             else:  # another request was faster; an open client would be left behind

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import email.utils
-import json
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -44,7 +43,13 @@ _WINDOW: Final = re.compile(
     re.IGNORECASE,
 )
 _QUOTA: Final = re.compile(r"insufficient_quota|billing|exceeded your current quota|credit balance", re.IGNORECASE)
-_KEYS: Final = re.compile(r"\b(?:sk|pk|rk|gsk|xai|key)-[\w-]{8,}|(?<=bearer )\S+", re.IGNORECASE)
+_KEYS: Final = re.compile(
+    r"\b(?:sk|pk|rk|gsk|xai|key(?=-[\w-]*\d))-[\w-]{8,}"
+    r"|(?<=bearer )(?=[\w~+/-]*[\d.][\w~+/-]|[\w~+/-]{20})[\w.~+/-]+=*",
+    re.IGNORECASE,
+)
+"""What looks like a key, and not like words ("the key-value-store", "a bearer token"). Takes no quotes: texts may hold
+JSON, which must stay JSON."""
 _TOOLS: Final = re.compile(r"\btools?\b|function call", re.IGNORECASE)
 _NO_TOOLS: Final = "The agent needs a model, and a server, that take tool calls."
 _NOT_FOUND: Final = "Check HALO_MCP_MODEL and OPENAI_BASE_URL."
@@ -92,7 +97,7 @@ def classify(error: Exception, wire: Wire, secrets: Sequence[str] = ()) -> Decis
             if _is_context(error.code, message):
                 return Decision("context", message, window=_window(message))
             return Decision("fatal" if _QUOTA.search(f"{error.code} {message}") else "retry", message)
-        case MalformedReply() | json.JSONDecodeError() | UnicodeDecodeError():
+        case MalformedReply() | ValueError() | RecursionError():  # no JSON, or JSON that Python cannot hold
             return Decision("malformed", message)
         case TimeoutError() | httpx2.HTTPError() | httpx2.StreamError() | OSError():
             return Decision("retry", message or "the request timed out")

@@ -60,6 +60,7 @@ def map_tools(run: Callable[[], Run], reading: Reading) -> list[Tool]:
             "it takes a sample of every outcome and failure.",
             MapArguments.model_json_schema(),
             partial(_map_traces, run, reading),
+            paid=True,
         ),
         Tool(
             "synthesize_traces",
@@ -67,6 +68,7 @@ def map_tools(run: Callable[[], Run], reading: Reading) -> list[Tool]:
             "all traces. Costs one more request.",
             MapArguments.model_json_schema(),
             partial(_synthesize_traces, run, reading),
+            paid=True,
         ),
     ]
 

@@ -44,7 +44,7 @@ async def ask_model(run: Run, agent: Agent, request: Request) -> Turn:
         except Exception as error:
             if isinstance(error, TimeoutError) and run.meter.hard_stop():
                 raise GaveUp("seconds", "the time of this run is over") from None
-            decision = classify(error, wire, run.endpoint.settings.secrets)
+            decision = classify(error, wire, run.endpoint.secrets)
             if _learned(run, agent, request.model, decision, known):
                 continue
             malformed += decision.kind == "malformed"

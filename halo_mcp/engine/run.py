@@ -121,13 +121,12 @@ class Run:
 
     def clean(self, text: str) -> str:
         """The text without the endpoint's secrets, and without what the user wants masked."""
-        settings = self.endpoint.settings
-        return settings.mask(redact(text, settings.secrets))
+        return self.endpoint.settings.mask(redact(text, self.endpoint.secrets))
 
     # -- the saved state -----------------------------------------------------------------------------------------
 
     def state(self) -> Json:
-        """Everything needed to go on, as JSON. Holds tool results, and neither settings nor secrets."""
+        """Everything needed to go on, as JSON. Holds tool results and no settings; `clean` what is kept of it."""
         return {
             "version": STATE_VERSION,
             "run_id": self.run_id,
@@ -150,6 +149,12 @@ class Run:
         """Go on where a saved run stopped, under this run's limits. Raises: BadArgument."""
         if state.get("version") != STATE_VERSION:
             raise BadArgument("This run was saved by another version of halo-mcp and cannot be resumed; ask again.")
+        try:
+            self._restore(state)
+        except (KeyError, TypeError, ValueError, AttributeError):
+            raise BadArgument("The saved state of this run is damaged and cannot be resumed; ask again.") from None
+
+    def _restore(self, state: Json) -> None:
         self.run_id, self.nonce, self._sequence = state["run_id"], state["nonce"], state["sequence"]
         self.warnings, self.singles = [*state["warnings"]], dict(state["singles"])
         self.ledger = Ledger(self.nonce, [LedgerItem(**item) for item in state["ledger"]])
@@ -157,6 +162,7 @@ class Run:
         for data in state["agents"]:
             agent = self._agent(data)
             self.agents[agent.id] = agent
+        self.agents["root"]  # there is nothing to go on with without it
 
     def _agent(self, data: Json) -> Agent:
         parent = self.agents.get(data["parent_id"])

@@ -6,14 +6,15 @@ from typing import Final
 
 from halo_mcp.engine.run import Run
 from halo_mcp.engine.state import Agent
-from halo_mcp.engine.types import AgentResult, FinalAnswer, Finding
+from halo_mcp.engine.types import AgentResult, FinalAnswer, Finding, LedgerItem
 
 MAX_LISTED: Final = 40
 MAX_ARGUMENTS: Final = 160
+MAX_PAID_CHARS: Final = 8_000
 
 
 async def salvage(run: Run, agent: Agent, stop: str, reason: str) -> AgentResult:
-    """The rejected answer if there was one, the last words, what subagents found, and what was looked at."""
+    """The rejected answer or the last words, what subagents and paid tools found, and what was looked at."""
     children = [child.result for child in run.agents.values() if child.parent_id == agent.id and child.result]
     findings: list[Finding] = [*agent.draft.findings] if agent.draft else []
     findings += [finding for child in children for finding in child.findings]
@@ -23,6 +24,7 @@ async def salvage(run: Run, agent: Agent, stop: str, reason: str) -> AgentResult
     elif words := agent.history.last_text():
         parts.append(f"The last the model said:\n{words}")
     parts += [f"What a subagent found ({child.status}):\n{child.answer}" for child in children]
+    parts += [f"What {item.tool} returned:\n{_short(item.text)}" for item in _paid(run, agent)]
     if looked := _looked_at(run, agent):
         parts.append(f"What was looked at:\n{looked}")
     text = run.clean("\n\n".join(parts))
@@ -38,6 +40,20 @@ async def salvage(run: Run, agent: Agent, stop: str, reason: str) -> AgentResult
         [*verdict.problems],
         verdict.report,
         salvaged=True,
+    )
+
+
+def _paid(run: Run, agent: Agent) -> list[LedgerItem]:
+    """What tools returned that asked the model themselves."""
+    names = {tool.name for tool in (*run.tools, *run.root_tools) if tool.paid}
+    return [item for item in run.ledger.items() if item.agent_id == agent.id and item.tool in names and not item.failed]
+
+
+def _short(text: str) -> str:
+    return (
+        text
+        if len(text) <= MAX_PAID_CHARS
+        else f"{text[:MAX_PAID_CHARS]}\n[{len(text) - MAX_PAID_CHARS:,} more characters]"
     )
 
 

@@ -5,12 +5,15 @@ A model name is what turns the engine on: an ``OPENAI_API_KEY`` that happens to 
 
 from __future__ import annotations
 
+import base64
 import importlib.util
+import json
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final, Literal, cast, get_args
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlsplit
 
 from halo_mcp.errors import BadArgument, EngineUnavailable
 
@@ -19,6 +22,9 @@ Wire = Literal["chat", "responses"]
 
 OPENAI_BASE_URL: Final = "https://api.openai.com/v1"
 _OFFICIAL: Final = ("api.openai.com", "openai.azure.com")
+_LEAST_SECRET: Final = 4
+_LEAST_HEADER: Final = 6
+"""Shorter values are words such as "true", which stand everywhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +55,10 @@ class Limits:
     verify_rounds: int = 1
     """How often an answer goes back with the problems that verification found."""
 
-    def lowered(self, **wanted: float | None) -> Limits:
+    def lowered(self, /, **wanted: float | None) -> Limits:
         """These limits with the given ones lowered; None and higher values change nothing. Raises: BadArgument."""
         known = {item.name for item in fields(self)}
+        whole = {item.name for item in fields(self) if item.type == "int"}
         changes: dict[str, Any] = {}
         for name, value in wanted.items():
             if name not in known:
@@ -59,9 +66,11 @@ class Limits:
             if value is None:
                 continue
             _check_limit(name, value)
+            if name in whole and value % 1:
+                raise BadArgument(f"{name}={value:g} is not possible: give a whole number.")
             mine = getattr(self, name)
             if mine is None or value < mine:
-                changes[name] = value
+                changes[name] = int(value) if name in whole else value
         return replace(self, **changes)
 
 
@@ -130,7 +139,7 @@ class LLMSettings:
     @property
     def official(self) -> bool:
         """Whether the endpoint is OpenAI's own or Azure's."""
-        host = urlsplit(self.endpoint).hostname or ""
+        host = _split(self.endpoint).hostname or ""
         return any(host == name or host.endswith("." + name) for name in _OFFICIAL)
 
     @property
@@ -142,12 +151,13 @@ class LLMSettings:
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """What must never be seen in an event, error, log or result."""
-        password = urlsplit(self.base_url).password or ""
-        # A server may repeat the token of "Bearer TOKEN" alone. The whole value first: it contains the token.
+        """What must never be seen in an event, error, log or result, in every spelling; the longest first."""
+        # A server may repeat the token of "Bearer TOKEN" alone.
         sent = (*self.headers.values(), *self.sdk_secrets)
-        headers = [part for value in sent for part in (value, value.rpartition(" ")[2])]
-        return tuple(value for value in (self.api_key, password, *headers) if len(value) >= 4)
+        headers = [part for value in sent for part in (value, value.rpartition(" ")[2]) if len(part) >= _LEAST_HEADER]
+        found = [self.api_key, *_url_secrets(self.base_url), *headers]
+        spelled = {text for secret in found if len(secret) >= _LEAST_SECRET for text in _spellings(secret)}
+        return tuple(sorted(spelled, key=lambda text: (-len(text), text)))
 
     def why_off(self) -> str | None:
         """Why no model can be asked; None: one can. Nothing is sent to find out."""
@@ -155,6 +165,12 @@ class LLMSettings:
             return "no model is chosen. Set HALO_MCP_MODEL to let halo-mcp send trace excerpts to a model"
         if not self.api_key and not self.base_url:
             return "HALO_MCP_MODEL is set, but neither OPENAI_API_KEY nor OPENAI_BASE_URL is"
+        if self.base_url and not _is_address(self.base_url):
+            return "OPENAI_BASE_URL is no address such as http://127.0.0.1:11434/v1"
+        if not all(
+            text.isascii() and text.isprintable() for text in (self.api_key, *self.headers.values(), *self.sdk_secrets)
+        ):
+            return "OPENAI_API_KEY, or a header, has characters that cannot be sent: copy it again, without quotes"
         if importlib.util.find_spec("openai") is None:
             return "the openai package is not installed"
         return None
@@ -217,10 +233,35 @@ def load_llm_settings(environ: Mapping[str, str] | None = None, **given: Any) ->
         raise BadArgument(f"Unknown settings among: {', '.join(limits)}.") from None
     for name, value in limits.items():
         _check_limit(name, value)
+    if (temperature := values.get("temperature")) is not None and not math.isfinite(temperature):
+        raise BadArgument(f"temperature={temperature} is not possible: give a number.")
     for name in ("context_tokens", "idle_s", "turn_s", "max_output_tokens"):
         if values.get(name) is not None:
             _check_limit(name, values[name])
     return LLMSettings(**values)
+
+
+def _split(url: str) -> SplitResult:
+    """The parts of an address; empty ones for what is none."""
+    try:
+        return urlsplit(url)
+    except ValueError:
+        return urlsplit("")
+
+
+def _url_secrets(url: str) -> list[str]:
+    """What an address may hold for its server alone: a password, a token in place of a name, values of its query."""
+    parts = _split(url)
+    name, password = parts.username or "", parts.password or ""
+    basic = base64.b64encode(f"{unquote(name)}:{unquote(password)}".encode()).decode() if name or password else ""
+    return [password or name, basic, *(value for _, value in parse_qsl(parts.query))]
+
+
+def _spellings(secret: str) -> list[str]:
+    """A secret as it is, and as JSON and addresses write it."""
+    plain = [secret, unquote(secret)]
+    escaped = [json.dumps(text, ensure_ascii=only)[1:-1] for text in plain for only in (True, False)]
+    return [*plain, *escaped, *(quote(text, safe=safe) for text in plain for safe in ("", "/"))]
 
 
 def _sdk_secrets(environ: Mapping[str, str]) -> tuple[str, ...]:
@@ -241,3 +282,11 @@ def _numbers(
             if name != "temperature":
                 _check_limit(name, found[name])
     return found
+
+
+def _is_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0 and url.isprintable()
+    except ValueError:
+        return False

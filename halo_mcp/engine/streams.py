@@ -14,6 +14,8 @@ from halo_mcp.engine.types import Call, Json, Turn, Usage, well_formed
 from halo_mcp.errors import MalformedReply
 
 EMPTY_ARGUMENTS: Final = "{}"
+_MOST: Final = 1e9
+"""Tokens or dollars of one reply."""
 
 
 def _obj(value: Any) -> Json:
@@ -55,7 +57,8 @@ class ChatStream:
         return text if isinstance(text, str) else ""
 
     def _call(self, part: Json) -> None:
-        index, call_id = part.get("index"), part.get("id") or ""
+        index, call_id = part.get("index"), str(part.get("id") or "")
+        index = index if isinstance(index, int) else None
         position = self._slots.get(index) if index is not None else len(self._calls) - 1 if self._calls else None
         # A new id is a new call, also from servers that give every call the index 0.
         if position is None or (call_id and self._calls[position]["id"] not in ("", call_id)):
@@ -192,11 +195,17 @@ def _usage(raw: Any, wire: str) -> Usage | None:
     sent, received = ("prompt", "completion") if wire == "chat" else ("input", "output")
     details = _obj(data.get(f"{sent}_tokens_details"))
     reasoned = _obj(data.get(f"{received}_tokens_details"))
-    cost = data.get("cost")
+    given, cost = _amount(data.get(f"{sent}_tokens")), _amount(data.get("cost"))
     return Usage(
-        input=int(data.get(f"{sent}_tokens") or 0),
-        cached=int(details.get("cached_tokens") or 0),
-        output=int(data.get(f"{received}_tokens") or 0),
-        reasoning=int(reasoned.get("reasoning_tokens") or 0),
-        usd=float(cost) if isinstance(cost, (int, float)) else None,
+        input=int(given or 0),
+        cached=int(min(_amount(details.get("cached_tokens")) or 0, given or 0)),
+        output=int(_amount(data.get(f"{received}_tokens")) or 0),
+        reasoning=int(_amount(reasoned.get("reasoning_tokens")) or 0),
+        usd=None if cost is None else float(cost),
     )
+
+
+def _amount(value: Any) -> float | None:
+    """A count or price that can be one; None for what would turn a budget back or break its arithmetic."""
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return value if number and 0 <= value <= _MOST else None

@@ -27,6 +27,19 @@ def well_formed_json(value: Any) -> Any:
     return json.loads(well_formed(text)) if _SURROGATE.search(text) else value
 
 
+def each_text(value: Any, change: Callable[[str], str]) -> Any:
+    """The JSON value with ``change`` made to all its texts, but for the keys of objects."""
+    match value:
+        case str():
+            return change(value)
+        case dict():
+            return {key: each_text(item, change) for key, item in cast("Json", value).items()}
+        case list() | tuple():
+            return [each_text(item, change) for item in cast("list[Any]", value)]
+        case _:
+            return value
+
+
 @dataclass(frozen=True, slots=True)
 class ToolSpec:
     """What a model is told about a tool."""
@@ -42,6 +55,8 @@ class Tool(ToolSpec):
     """Something a model may call. ``call`` returns text; what it raises becomes text for the model."""
 
     call: Callable[[Json], Awaitable[str]]
+    paid: bool = False
+    """It asks the model too: it ends by itself when the budget does, and what it returned is part of any answer."""
 
 
 @dataclass(frozen=True, slots=True)

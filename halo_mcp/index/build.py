@@ -17,6 +17,7 @@ from halo_mcp.index.duck import connect, failing_as_index, fetch_arrays, quoted,
 from halo_mcp.index.failure_rules import DEFAULT_RULES, LOOP_CALLS, OF_ITS_OWN, mask
 from halo_mcp.index.formats.names import CANONICAL, UNKNOWN
 from halo_mcp.index.ingest import Ingest, Ingested
+from halo_mcp.index.outcomes import USUAL_KEYS, OutcomeKeys
 from halo_mcp.index.places import Places
 from halo_mcp.index.segments import (
     SEGMENTS_LIMIT,
@@ -44,7 +45,10 @@ _CONVERTING: Final = 0.6
 
 
 def update_index(
-    directory: IndexDirectory, list_sources: Callable[[], list[Listed]], work: Work
+    directory: IndexDirectory,
+    list_sources: Callable[[], list[Listed]],
+    work: Work,
+    keys: OutcomeKeys = USUAL_KEYS,
 ) -> tuple[Manifest, list[Listed]]:
     """The manifest of an index that covers what ``list_sources`` lists, and that list.
 
@@ -67,13 +71,20 @@ def update_index(
         delta = compute_delta(listed, manifest, can_go_on)
         if manifest and delta.nothing_to_do:
             return manifest, listed
-        manifest = _build(directory, Manifest() if delta.rebuild or not manifest else manifest, listed, delta, work)
+        manifest = _build(
+            directory, Manifest() if delta.rebuild or not manifest else manifest, listed, delta, work, keys
+        )
         directory.publish(manifest)
         return manifest, listed
 
 
 def _build(
-    directory: IndexDirectory, manifest: Manifest, listed: Sequence[Listed], delta: Delta, work: Work
+    directory: IndexDirectory,
+    manifest: Manifest,
+    listed: Sequence[Listed],
+    delta: Delta,
+    work: Work,
+    keys: OutcomeKeys,
 ) -> Manifest:
     older = [directory.path / segment.file for segment in manifest.segments]
     fold = _to_fold(manifest.segments)
@@ -81,7 +92,7 @@ def _build(
     taken, work = _converted(directory, manifest.sources, by_path, delta.ranges, work)
     target = directory.temporary(".duckdb")
     try:
-        built = SegmentBuilder(directory.path, target, work).build([one.indexed for one in taken], older, fold)
+        built = SegmentBuilder(directory.path, target, work, keys).build([one.indexed for one in taken], older, fold)
         final = target.with_name(target.name.replace("tmp-", "segment-"))
         os.replace(target, final)
     finally:
@@ -201,7 +212,8 @@ class Built:
 class SegmentBuilder:
     """Builds one segment file. Use once."""
 
-    def __init__(self, directory: Path, target: Path, work: Work) -> None:
+    def __init__(self, directory: Path, target: Path, work: Work, keys: OutcomeKeys) -> None:
+        self._keys = keys
         self._directory = directory
         self._target = target
         self._work = work
@@ -216,7 +228,7 @@ class SegmentBuilder:
         try:
             with failing_as_index(self._directory):
                 self._db.execute(f"ATTACH {quoted(str(self._target))} AS seg")
-                ingested = Ingest(self._db, self._directory, ranges, self._work).run()
+                ingested = Ingest(self._db, self._directory, ranges, self._work, self._keys).run()
                 with watched(self._db, self._work, "taking over traces that go on", (0.82, 0.85)):
                     carried = self._carry(older, fold)
                 with watched(self._db, self._work, "linking spans to traces", (0.85, 0.99)):
@@ -285,7 +297,8 @@ class SegmentBuilder:
         self._db.execute("DROP TABLE numbered")
         self._db.execute(f"CREATE TABLE seg.traces ({columns.table(columns.TRACE_COLUMNS)})")
         spans = "FROM seg.own AS o JOIN seg.tree AS t ON o.rowid = t.row"
-        traces = f"SELECT {columns.derived(columns.TRACE_COLUMNS)} {spans} GROUP BY trace_no ORDER BY trace_no"
+        derived = columns.derived(columns.trace_columns(self._keys))
+        traces = f"SELECT {derived} {spans} GROUP BY trace_no ORDER BY trace_no"
         self._db.execute(f"INSERT INTO seg.traces {traces}")
         self._db.execute(
             f"CREATE TABLE seg.facets AS SELECT {columns.derived(columns.FACET_COLUMNS)} {spans} GROUP BY ALL"

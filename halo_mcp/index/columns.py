@@ -10,15 +10,16 @@ one row per input line (lines that were no span are all NULL). ``tree`` adds, pe
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from halo_mcp.index import failure_columns, semconv
 from halo_mcp.index.duck import quoted
 from halo_mcp.index.failure_patterns import ERROR_PREFIX, SAYS_NOTHING
 from halo_mcp.index.failure_rules import DEFAULT_RULES, LOOP_CALLS, LOOP_RULE, STATUS_RULE, first_rule, mask
+from halo_mcp.index.outcomes import USUAL_KEYS, OutcomeKeys, identifier
 
-INDEX_VERSION: Final = 7
+INDEX_VERSION: Final = 9
 """Bump when a column, a derivation or the layout of a segment changes: older indexes are then rebuilt."""
 
 MESSAGE_CHARS: Final = 500
@@ -150,6 +151,8 @@ def _exception(member: str, keys: Iterable[str]) -> str:
     return f"coalesce(nullif(exception.attributes.\"exception.{member}\", ''), {_first(keys)})"
 
 
+_USUAL: Final = USUAL_KEYS.own()
+
 _SAID_COLUMNS: Final[tuple[Column, ...]] = (
     Column("trace_id", "VARCHAR", "Trace id; hex is lower-cased, base64 of 16 bytes becomes hex.", _identifier("trace_id")),
     Column("span_id", "VARCHAR", "Span id, normalised as trace_id.", _identifier("span_id"), repeats=False),
@@ -171,9 +174,11 @@ _SAID_COLUMNS: Final[tuple[Column, ...]] = (
     Column("cached_input_tokens", "BIGINT", "Prompt tokens served from a cache; some sources count them in input_tokens, some beside.", _integer(semconv.CACHED_INPUT_TOKENS), "tokens"),
     Column("session_id", "VARCHAR", "Session or conversation.", _name(_first(semconv.SESSION_ID))),
     Column("project_id", "VARCHAR", "HALO project id.", _name(_first(semconv.PROJECT_ID))),
-    Column("task_key", "VARCHAR", "Which task was attempted; pairs runs.", _name(_first(semconv.TASK_KEY))),
+    Column("task_key", "VARCHAR", "Which task was attempted; pairs runs.", _name(USUAL_KEYS.task_key())),
     Column("run_id", "VARCHAR", "Which run of the harness.", _name(_first(semconv.RUN_ID))),
-    Column("outcome", "VARCHAR", "pass or fail as the span says; NULL when it does not say.", _mapped(_first(semconv.OUTCOME), semconv.OUTCOME_VALUES)),
+    Column("outcome", "VARCHAR", "pass or fail as the span says; NULL when it does not say.", _USUAL["outcome"]),
+    Column("score", "DOUBLE", "Score or reward as the span says.", _USUAL["score"]),
+    Column("outcome_key", "VARCHAR", "The attribute that says the outcome, else the score.", _USUAL["outcome_key"]),
     Column("exception_type", "VARCHAR", "Type of the first exception event, else of the exception attributes.", _name(_exception("type", semconv.EXCEPTION_TYPE))),
     Column("exception_message", "VARCHAR", f"Its message, at most {MESSAGE_CHARS} characters.", f"left({_exception('message', semconv.EXCEPTION_MESSAGE)}, {MESSAGE_CHARS})"),
 )  # fmt: skip
@@ -230,6 +235,7 @@ def _over_llm(column: str) -> str:
 _FIRST_ROOT: Final = "CASE WHEN NOT has_parent THEN row END"
 _ROOTS_FIRST: Final = "row + (has_parent::BIGINT << 32)"
 
+_USUAL_OF_TRACE: Final = USUAL_KEYS.of_trace(_ROOTS_FIRST)
 
 TRACE_COLUMNS: Final[tuple[Column, ...]] = (
     Column("trace_no", "INTEGER", "Number of the trace in its segment, in trace id order.", "trace_no"),
@@ -254,7 +260,9 @@ TRACE_COLUMNS: Final[tuple[Column, ...]] = (
     Column("other_project_count", "INTEGER", "Further project ids in the trace.", "greatest(count(DISTINCT project_id) - 1, 0)::INTEGER"),
     Column("task_key", "VARCHAR", "Task attempted; a root's word before any other span's.", f"arg_min(task_key, {_ROOTS_FIRST})"),
     Column("run_id", "VARCHAR", "Run of the harness; likewise.", f"arg_min(run_id, {_ROOTS_FIRST})"),
-    Column("outcome", "VARCHAR", "pass, fail or unknown; likewise.", f"coalesce(arg_min(outcome, {_ROOTS_FIRST}), 'unknown')"),
+    Column("outcome", "VARCHAR", "pass, fail or unknown: of a file of labels, else a root's word before any other span's.", _USUAL_OF_TRACE["outcome"]),
+    Column("score", "DOUBLE", "Score or reward; likewise.", _USUAL_OF_TRACE["score"]),
+    Column("outcome_source", "VARCHAR", "What says the outcome: an attribute, or 'labels FILE'; NULL when unknown.", _USUAL_OF_TRACE["outcome_source"]),
 )  # fmt: skip
 """The spans of one trace, rolled up."""
 
@@ -321,12 +329,22 @@ def table(columns: Iterable[Column]) -> str:
     return ", ".join(defined)
 
 
-def reader_columns() -> str:
+def trace_columns(keys: OutcomeKeys) -> tuple[Column, ...]:
+    """TRACE_COLUMNS as derived with these keys."""
+    return _changed(TRACE_COLUMNS, keys.of_trace(_ROOTS_FIRST))
+
+
+def _changed(columns: Iterable[Column], sql: Mapping[str, str]) -> tuple[Column, ...]:
+    return tuple(replace(column, sql=sql.get(column.name, column.sql)) for column in columns)
+
+
+def reader_columns(keys: OutcomeKeys = USUAL_KEYS) -> str:
     """The ``columns`` argument of DuckDB's read_json: only what the index needs, every leaf as text.
 
     Text accepts any JSON value, so a number where a string was expected never loses a row.
     """
-    attributes = ", ".join(f'"{key}" VARCHAR' for key in semconv.indexed_attribute_keys())
+    attributes = ", ".join(f"{identifier(key)} VARCHAR" for key in keys.attributes())
+    resource = {key.casefold(): key for key in (semconv.SERVICE_NAME, *keys.chosen)}
     events = 'STRUCT(name VARCHAR, attributes STRUCT("exception.type" VARCHAR, "exception.message" VARCHAR))[]'
     fields = {
         "trace_id": "VARCHAR",
@@ -337,20 +355,22 @@ def reader_columns() -> str:
         "start_time": "VARCHAR",
         "end_time": "VARCHAR",
         "status": "STRUCT(code VARCHAR, message VARCHAR)",
-        "resource": f'STRUCT(attributes STRUCT("{semconv.SERVICE_NAME}" VARCHAR))',
+        "resource": f"STRUCT(attributes STRUCT({', '.join(f'{identifier(key)} VARCHAR' for key in resource.values())}))",
         "attributes": f'STRUCT({attributes}, "{semconv.EVENTS_ATTRIBUTE}" {events})',
         "events": events,
     }
     return "{" + ", ".join(f"{name}: {quoted(kind)}" for name, kind in fields.items()) + "}"
 
 
-def own_select(rows: str) -> str:
+def own_select(rows: str, keys: OutcomeKeys = USUAL_KEYS) -> str:
     """The query that turns raw rows (a FROM item with ``reader_columns``) into OWN_COLUMNS, order kept."""
     events = f'CASE WHEN len(events) > 0 THEN events ELSE attributes."{semconv.EVENTS_ATTRIBUTE}" END'
     exception = f"list_filter({events}, lambda e: e.name = {quoted(semconv.EXCEPTION_EVENT)})[1]"
     raw = f"SELECT *, attributes AS a, {exception} AS exception FROM {rows}"
-    said = f"SELECT {derived(_SAID_COLUMNS)}, {failure_columns.inputs()} FROM ({raw})"
-    names = ", ".join(column.name for column in _SAID_COLUMNS)
+    own = keys.own()
+    first = _changed((c for c in _SAID_COLUMNS if c.name not in own), {"task_key": _name(keys.task_key())})
+    said = f"SELECT {derived(first)}, {keys.said()}, {failure_columns.inputs()} FROM ({raw})"
+    names = ", ".join(f"{own[c.name]} AS {c.name}" if c.name in own else c.name for c in _SAID_COLUMNS)
     return f"SELECT {names}, {derived(_FAILURE_COLUMNS)} FROM ({failure_columns.stages(said, _HARD_TEXT)})"
 
 

@@ -248,6 +248,8 @@ def _decided(feature: Feature, given: Sequence[Mapping[str, Any]]) -> bool:
 def _numbers(population: TraceFeatures, sizes: _Sizes, given: Sequence[Mapping[str, Any]]) -> list[NumberFinding]:
     """Every number that is not the same throughout, with its unadjusted p."""
     decided = {"failures"} if any("has_errors" in filters for filters in given) else set[str]()
+    if any("outcome" in filters for filters in given):
+        decided.add("score")
     for about, names in _HELD_BY_FILTER.items():
         if any(f"min_{about}" in filters or f"max_{about}" in filters for filters in given):
             decided.update(names)

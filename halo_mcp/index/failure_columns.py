@@ -67,7 +67,7 @@ _ANSWER_PATHS: Final = (
     "$.choices[0].message.content", "$[0].contents[0].message_content.text", "$.content[0].text", "$[0].refusal",
 )  # fmt: skip
 _MAYBE_REFUSES: Final = r"(?i:cannot|can['’]t|can not|not able|unable|won['’]t|will not|decline)"
-_CALLS: Final = r'"(?:tool_calls?|function_call|tool_use|toolCalls?)"\s*(?::\s*(?:\[\s*\{|\{)|[,}])'
+_CALLS: Final = r'"(?:tool_calls?|function_call|tool_use|toolCalls?|toolUse)"\s*(?::\s*(?:\[\s*\{|\{)|[,}])'
 _REASON: Final = r"(?:\w+\.)?([A-Za-z][A-Za-z_-]{2,})"
 _FINISHED: Final = r'"finish_reason"\s*:\s*"([A-Za-z_-]+)"'
 _SAYS: Final = r'"(?:content|text|refusal|output|thinking|reasoning|arguments|parts)"\s*:\s*(?:"[^"]|\[\s*[^\]\s]|\{)'

@@ -122,7 +122,7 @@ SELECT trace_key, trace_id, CASE outcome WHEN 'pass' THEN 1 WHEN 'fail' THEN 0 E
        coalesce(input_tokens::DOUBLE, {_UNKNOWN}) AS input_tokens,
        coalesce(output_tokens::DOUBLE, {_UNKNOWN}) AS output_tokens,
        coalesce(({DURATION_MS})::DOUBLE, {_UNKNOWN}) AS duration_ms,
-       span_count AS spans
+       span_count AS spans, coalesce(score, {_UNKNOWN}) AS score
 FROM traces WHERE {{selected}} ORDER BY trace_key
 """
 _CALLS: Final = f"""
@@ -141,6 +141,7 @@ _NUMBERS: Final = (
     ("duration_ms", "duration", "ms"),
     ("tool_output_chars", "tool output", "characters"),
     ("failures", "failures, hard and soft", "spans"),
+    ("score", "score", ""),
 )
 """Name, words, unit."""
 

@@ -24,7 +24,7 @@ from halo_mcp.index.harness_attributes import (
     tool_texts,
     with_names,
 )
-from halo_mcp.index.span import Json, as_mapping, as_text
+from halo_mcp.index.span import Json, Span, as_text
 
 _ID_DIGITS: Final = 8
 _MONTH: Final = r"(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)[a-z]*\.?"
@@ -148,8 +148,8 @@ def may_tell(text: bytes) -> bool:
 
 def facts_of(record: Mapping[str, Json]) -> Facts:
     """The facts in a parsed span."""
-    attributes = as_mapping(record.get("attributes"))
-    resource = as_mapping(as_mapping(record.get("resource")).get("attributes"))
+    span = Span.from_json(record)
+    attributes, resource = span.attributes, span.resource
     return Facts(
         prompt=system_prompt(attributes),
         template=first_of(attributes, semconv.PROMPT_TEMPLATE),

@@ -22,6 +22,7 @@ from halo_mcp.index import columns, semconv
 from halo_mcp.index.duck import watched
 from halo_mcp.index.formats.canonical import LINE_BYTES_LIMIT, Lines, parse_record, read_line, scan_lines
 from halo_mcp.index.ids import normalize_id
+from halo_mcp.index.outcomes import USUAL_KEYS, OutcomeKeys
 from halo_mcp.index.places import Places
 from halo_mcp.index.segments import PROBLEMS_KEPT, IngestReport, Problem, Range
 from halo_mcp.index.sources import open_source
@@ -59,8 +60,16 @@ class Ingested:
 class Ingest:
     """Fills the table ``seg.own`` of ``db`` from ranges. ``directory`` takes temporary files. Use once."""
 
-    def __init__(self, db: duckdb.DuckDBPyConnection, directory: Path, ranges: Sequence[Range], work: Work) -> None:
+    def __init__(
+        self,
+        db: duckdb.DuckDBPyConnection,
+        directory: Path,
+        ranges: Sequence[Range],
+        work: Work,
+        keys: OutcomeKeys = USUAL_KEYS,
+    ) -> None:
         self._db = db
+        self._keys = keys
         self._directory = directory
         self._ranges = ranges
         self._work = work
@@ -149,9 +158,10 @@ class Ingest:
         with watched(self._db, self._work, f"reading {megabytes:,.1f} MB of spans", share):
             rows = (
                 "read_json(?, format = 'newline_delimited', compression = 'none', ignore_errors = true, "
-                f"maximum_object_size = {_READER_OBJECT_BYTES}, columns = {columns.reader_columns()})"
+                f"maximum_object_size = {_READER_OBJECT_BYTES}, columns = {columns.reader_columns(self._keys)})"
             )
-            self._db.execute(f"INSERT INTO seg.own {columns.own_select(rows)}", [[str(path) for path in paths]])
+            own = columns.own_select(rows, self._keys)
+            self._db.execute(f"INSERT INTO seg.own {own}", [[str(path) for path in paths]])
 
     def _copied(self, places: Places) -> Path:
         """A file of our own with just these lines: nothing changes under the reader."""
@@ -208,7 +218,7 @@ class Ingest:
                         self._work.check()
                         for start, length, record in report.read(source, int(index)):
                             places.append((item.source_no, start, length))
-                            output.write(_slim(record) + b"\n")
+                            output.write(_slim(record, self._keys.attributes()) + b"\n")
                 reports.append(report.done(len(lines)))
         if places:
             before = _count(self._db, "SELECT count(*) FROM seg.own")
@@ -290,10 +300,10 @@ def _count(db: duckdb.DuckDBPyConnection, sql: str) -> int:
     return int(row[0]) if row else 0
 
 
-def _slim(record: Mapping[str, Json]) -> bytes:
+def _slim(record: Mapping[str, Json], keys: Sequence[str]) -> bytes:
     """A line the bulk reader accepts, with no more than the index needs of this record."""
     attributes = as_mapping(record.get("attributes"))
-    kept = {key: _cut(attributes[key]) for key in semconv.indexed_attribute_keys() if key in attributes}
+    kept = {key: _cut(attributes[key]) for key in keys if key in attributes}
     kept[semconv.EVENTS_ATTRIBUTE] = attributes.get(semconv.EVENTS_ATTRIBUTE)
     slim = {key: _cut(record.get(key)) for key in ("trace_id", "span_id", "parent_span_id", "name", "kind")}
     slim |= {key: record.get(key) for key in ("start_time", "end_time", "status", "resource", "events")}

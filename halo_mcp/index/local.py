@@ -73,7 +73,14 @@ class LocalStore(OpenedSources):
         snapshot = self._current
         ((traces, spans),) = snapshot.query("SELECT count(*), coalesce(sum(span_count), 0)::BIGINT FROM traces")
         sources = (Source(state.path, state.size, state.mtime_ns, state.report) for state in snapshot.manifest.sources)
-        return StoreInfo(traces, spans, tuple(sources), str(self._directory.path))
+        return StoreInfo(
+            traces,
+            spans,
+            tuple(sources),
+            str(self._directory.path),
+            labelling=snapshot.labelling,
+            undecided_score=snapshot.undecided_score,
+        )
 
     def sql_state(self) -> SqlState:
         return self._current.sql_state

@@ -198,7 +198,13 @@ def _take_part(part: Json, texts: list[str], calls: list[ToolCall], answered: li
     if as_text(members.get("type")) in _CALL_TYPES:
         calls.append(_tool_call(members))
         return
+    if use := as_mapping(members.get("toolUse")):  # Bedrock
+        calls.append(_tool_call({**use, "id": use.get("toolUseId")}))
+        return
     left = dict(members)
+    if result := as_mapping(left.pop("toolResult", None)):
+        left |= {"type": "tool_result", **result, "tool_use_id": result.get("toolUseId")}
+        left.pop("toolUseId", None)
     if isinstance(left.get("message_content"), dict):
         left |= as_mapping(left.pop("message_content"))
     left = {key.removeprefix("message_content."): value for key, value in left.items()}

@@ -15,6 +15,8 @@ from halo_mcp.index.build import update_index
 from halo_mcp.index.columns import FailureColumns
 from halo_mcp.index.failure_rules import DEFAULT_RULES
 from halo_mcp.index.formats.sniff import why_not_traces
+from halo_mcp.index.labels import read_labels, stated
+from halo_mcp.index.outcomes import USUAL, OutcomeOptions
 from halo_mcp.index.privacy import OPEN, Privacy
 from halo_mcp.index.segments import IndexDirectory, Listed, Manifest
 from halo_mcp.index.snapshot import Snapshot
@@ -35,8 +37,10 @@ class OpenedSources:
         roots: Sequence[Path] = (),
         soft_rules: tuple[str, ...] = DEFAULT_RULES,
         privacy: Privacy = OPEN,
+        outcomes: OutcomeOptions = USUAL,
     ) -> None:
         """``soft_rules``: names of the soft-error rules that count as failures."""
+        self._outcomes = outcomes
         self.name = name
         self.arguments = tuple(arguments)
         self.privacy = privacy
@@ -46,21 +50,23 @@ class OpenedSources:
         self._refreshing = threading.Lock()
         self._snapshot: Snapshot | None = None
         self._listed: list[Listed] = []
+        self._labels: list[Listed] = []
+        """The files of labels as they were when they were read."""
 
     @cached_property
     def _directory(self) -> IndexDirectory:
         key = "\n".join(sorted(os.path.abspath(os.path.expanduser(argument)) for argument in self.arguments))
-        return IndexDirectory(self._index_root, key, self.name)
+        return IndexDirectory(self._index_root, key + self._outcomes.keys.index_key, self.name)
 
     def refresh(self, work: Work) -> None:
-        """Raises: SourceError, IndexFailure, Cancelled, DeadlineExceeded."""
-        listed = self._list()
-        if self._snapshot is not None and listed == self._listed:
+        """Raises: SourceError, BadLabelFile, IndexFailure, Cancelled, DeadlineExceeded."""
+        listed, labels = self._list(), self._list_labels()
+        if self._snapshot is not None and (listed, labels) == (self._listed, self._labels):
             return
         while not self._refreshing.acquire(timeout=0.1):
             work.check()
         try:
-            if self._snapshot is not None and listed == self._listed:
+            if self._snapshot is not None and (listed, labels) == (self._listed, self._labels):
                 return
             self._update(work)
         finally:
@@ -69,14 +75,18 @@ class OpenedSources:
     def _list(self) -> list[Listed]:
         return list_sources(self.arguments, self._roots)
 
+    def _list_labels(self) -> list[Listed]:
+        return [stated(path) for path in self._outcomes.labels]
+
     def _update(self, work: Work) -> None:
         for attempt in range(_OPEN_ATTEMPTS):
-            manifest, listed = update_index(self._directory, self._list, work)
-            if self._snapshot is not None and manifest == self._snapshot.manifest:
+            manifest, listed = update_index(self._directory, self._list, work, self._outcomes.keys)
+            labels = self._list_labels()
+            if self._snapshot is not None and manifest == self._snapshot.manifest and labels == self._labels:
                 self._listed = listed  # another call has taken it in meanwhile
                 return
             try:
-                self._open(manifest, listed)
+                self._open(manifest, listed, labels)
                 return
             except IndexFailure:
                 # Damaged, or another process has merged these segments meanwhile; only the former is thrown away.
@@ -102,10 +112,12 @@ class OpenedSources:
         self._listed = []
         return self._directory.drop(work)
 
-    def _open(self, manifest: Manifest, listed: list[Listed]) -> None:
+    def _open(self, manifest: Manifest, listed: list[Listed], labels: list[Listed]) -> None:
         _check_usable(manifest)
-        snapshot = Snapshot(self._directory, manifest, self._snapshot, self._failures, self.privacy)
-        self._snapshot, self._listed = snapshot, listed
+        pass_score = self._outcomes.pass_score
+        files = [read_labels(path, pass_score) for path in self._outcomes.labels]
+        snapshot = Snapshot(self._directory, manifest, self._snapshot, self._failures, self.privacy, files, pass_score)
+        self._snapshot, self._listed, self._labels = snapshot, listed, labels
 
     @property
     def _current(self) -> Snapshot:

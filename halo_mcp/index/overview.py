@@ -38,6 +38,11 @@ FROM {{facets}} GROUP BY ALL
 """
 _FILTERED_FACETS: Final = f"(SELECT {columns.derived(columns.FACET_COLUMNS)} FROM spans WHERE {{spans}} GROUP BY ALL)"
 
+_SOURCES: Final = """
+SELECT outcome_source, count(*) FROM traces WHERE outcome_source IS NOT NULL AND {selected}
+GROUP BY 1 ORDER BY 2 DESC, 1
+"""
+
 _AGENT_IDS: Final = f"""
 SELECT DISTINCT agent_id FROM spans WHERE agent_id IS NOT NULL AND {{spans}} ORDER BY agent_id LIMIT {_ID_LISTS}
 """
@@ -58,6 +63,7 @@ def read_overview(snapshot: Snapshot, selected: str, values: list[Any], work: Wo
         (totals,) = query(_TOTALS)
         facets = query(_FACETS)
         outcomes, runs = _outcomes(query)
+        sources = tuple(query(_SOURCES)) if outcomes["pass"] or outcomes["fail"] else ()
         agent_ids = tuple(row[0] for row in query(_AGENT_IDS))
         samples = _samples(snapshot, selected, values, work)
         exception_types = _exception_types(query)
@@ -65,6 +71,7 @@ def read_overview(snapshot: Snapshot, selected: str, values: list[Any], work: Wo
     return Overview(
         *totals[:15],
         outcomes=outcomes,
+        outcome_sources=sources,
         runs=runs,
         task_count=totals[15],
         kinds=_named(facets, 0),

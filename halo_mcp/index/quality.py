@@ -98,7 +98,7 @@ def read_quality(snapshot: Snapshot, work: Work) -> DataQuality:
         traces_without_root=without,
         traces_with_several_roots=several,
         coverage=tuple(_coverage(snapshot, work)),
-        unknown_attributes=tuple(unknown.most_common(_KEYS_KEPT)),
+        unknown_attributes=tuple(sorted(unknown.items(), key=lambda one: (-one[1], one[0]))[:_KEYS_KEPT]),
         sampled_spans=sampled,
     )
 

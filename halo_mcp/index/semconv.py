@@ -27,7 +27,13 @@ OBSERVATION_KINDS: Final[tuple[ObservationKind, ...]] = (
 )
 
 # --- facts of one span ------------------------------------------------------------------------------------------
-MODEL_NAME: Final = ("inference.llm.model_name", "llm.model_name", "gen_ai.response.model", "gen_ai.request.model")
+MODEL_NAME: Final = (
+    "inference.llm.model_name",
+    "llm.model_name",
+    "gen_ai.response.model",
+    "gen_ai.request.model",
+    "model",
+)
 INVOCATION_PARAMETERS: Final = "llm.invocation_parameters"
 """JSON text; its ``model`` member is the last source of the model name."""
 
@@ -38,12 +44,14 @@ INPUT_TOKENS: Final = (
     "llm.token_count.prompt",
     "gen_ai.usage.input_tokens",
     "gen_ai.usage.prompt_tokens",
+    "input_tokens",
 )
 OUTPUT_TOKENS: Final = (
     "inference.llm.output_tokens",
     "llm.token_count.completion",
     "gen_ai.usage.output_tokens",
     "gen_ai.usage.completion_tokens",
+    "output_tokens",
 )
 TOTAL_TOKENS: Final = ("llm.token_count.total", "gen_ai.usage.total_tokens", "llm.usage.total_tokens")
 """Never read: input and output tokens say it."""
@@ -55,6 +63,7 @@ CACHED_INPUT_TOKENS: Final = (
     "llm.token_count.prompt_cached",
     "gen_ai.usage.cache_read.input_tokens",
     "gen_ai.usage.cache_read_input_tokens",
+    "cache_read_tokens",
 )
 TOOL_NAME: Final = ("tool.name", "gen_ai.tool.name", "tool_name", "traceloop.entity.name")
 TOOL_NAME_PREFIXES: Final = ("execute_tool ", "function.", "tool.", "ai.toolCall ")
@@ -80,15 +89,62 @@ SERVICE_NAME: Final = "service.name"
 
 TASK_KEY: Final = ("task.id", "task.key", "task_id", "instance_id")
 RUN_ID: Final = ("run.id", "run_id", "experiment.id")
-OUTCOME: Final = ("task.outcome", "agent.outcome", "outcome", "task.success", "resolved")
+OUTCOME: Final = (
+    "task.outcome",
+    "agent.outcome",
+    "outcome",
+    "task.success",
+    "resolved",
+    "task.passed",
+    "task.resolved",
+)
+"""A verdict: a word, a truth value, or 0 and 1. Not read on TOOL spans, whose result is not that of the task."""
+SCORE: Final = ("task.reward", "task.score", "reward", "final_reward", "total_reward")
+"""A number that becomes a verdict by a threshold (a word or truth value is one). Not read on TOOL spans either."""
+ROOT_OUTCOME: Final = (
+    "success",
+    "passed",
+    "solved",
+    "correct",
+    "is_correct",
+    "verdict",
+    "eval.label",
+    "evaluation.label",
+    "gen_ai.evaluation.score.label",
+)
+ROOT_SCORE: Final = ("score", "eval.score", "evaluation.score", "gen_ai.evaluation.score.value")
+"""Both as above, but only a root's word counts: below it, such keys speak of one step."""
+
 _PASS_OR_FAIL: Final[dict[str, str]] = {
-    **dict.fromkeys(("pass", "passed", "success", "succeeded", "successful", "resolved", "true", "1", "1.0"), "pass"),
-    **dict.fromkeys(("fail", "failed", "failure", "error", "unresolved", "false", "0", "0.0"), "fail"),
+    **dict.fromkeys(
+        ("pass", "passed", "success", "succeeded", "successful", "resolved", "solved", "correct", "true", "yes"), "pass"
+    ),
+    **dict.fromkeys(
+        ("fail", "failed", "failure", "error", "unsuccessful", "unresolved", "unsolved", "incorrect", "wrong"), "fail"
+    ),
+    **dict.fromkeys(("false", "no"), "fail"),
 }
 OUTCOME_VALUES: Final[Mapping[str, str]] = MappingProxyType(_PASS_OR_FAIL)
+"""Words, lower-cased."""
+OUTCOME_DIGITS: Final[Mapping[str, str]] = MappingProxyType({"1": "pass", "1.0": "pass", "0": "fail", "0.0": "fail"})
+"""What these mean where a verdict is expected, not a score."""
 
-INPUT_VALUE: Final = ("input.value", "gen_ai.tool.call.arguments", "traceloop.entity.input")
-OUTPUT_VALUE: Final = ("output.value", "gen_ai.tool.call.result", "traceloop.entity.output")
+INPUT_VALUE: Final = (
+    "input.value",
+    "gen_ai.tool.call.arguments",
+    "traceloop.entity.input",
+    "user_prompt",
+    "tool_input",
+)
+OUTPUT_VALUE: Final = (
+    "output.value",
+    "gen_ai.tool.call.result",
+    "traceloop.entity.output",
+    "response.model_output",
+)
+TOOL_ARGUMENTS: Final = INPUT_VALUE[1]
+TOOL_RESULT: Final = OUTPUT_VALUE[1]
+OPERATION_NAME: Final = "gen_ai.operation.name"
 
 SAYS_ERROR: Final = ("tool.is_error", "gen_ai.tool.is_error", "isError", "is_error")
 SAYS_SUCCESS: Final = ("tool.success", "success", "completed", "finalized")
@@ -122,6 +178,11 @@ SYNTHETIC_TIME: Final = "source.synthetic_time"
 """True where the source has no clock: the times tell the order only."""
 SOURCE_STEP: Final = "source.step"
 """Position of a record in a source without ids, counted from 0."""
+NEW_MESSAGES_ONLY: Final = "source.new_messages_only"
+"""True where an LLM span's input is only what came since the model's last answer: the rest is in the spans before."""
+TOOL_CALL_ID: Final = "gen_ai.tool.call.id"
+RESULT_MISSING: Final = "tool.result.missing"
+"""True on a tool call of which the source has no result."""
 
 # --- messages ---------------------------------------------------------------------------------------------------
 INPUT_MESSAGES: Final = ("llm.input_messages", "gen_ai.input.messages")
@@ -138,6 +199,25 @@ FLAT_OUTPUT_PREFIXES: Final = ("llm.output_messages.", "gen_ai.completion.")
 FLAT_PREFIXES: Final = FLAT_INPUT_PREFIXES + FLAT_OUTPUT_PREFIXES
 """Flattened messages: ``llm.input_messages.0.message.role`` (OpenInference), ``gen_ai.prompt.0.role`` (Traceloop)."""
 
+MESSAGE_EVENTS: Final[Mapping[str, str]] = MappingProxyType(
+    {f"gen_ai.{role}.message": role for role in ("system", "user", "assistant", "tool")}
+)
+"""Span events that are a message to the model -> its role."""
+TOOL_MESSAGE_EVENT: Final = "gen_ai.tool.message"
+CHOICE_EVENT: Final = "gen_ai.choice"
+"""Span event that is an answer of the model; on a tool's span, its result."""
+EVENT_CONTENT: Final = "gen_ai.event.content"
+"""Attribute of a message event: its body as JSON, where the body is not spread over attributes."""
+DETAILS_EVENTS: Final = (
+    "gen_ai.client.inference.operation.details",
+    "gen_ai.content.prompt",
+    "gen_ai.content.completion",
+)
+"""Span events whose attributes are those of a span in other versions of the convention."""
+EVENT_INPUT_MESSAGES: Final = INPUT_MESSAGES[1]
+EVENT_OUTPUT_MESSAGES: Final = OUTPUT_MESSAGES[1]
+"""Keys by which messages from events go on."""
+
 # --- the harness: what an agent was given before it started ------------------------------------------------------
 PROMPT_ROLES: Final = ("system", "developer")
 """Roles of the messages that a harness writes, not a user."""
@@ -145,6 +225,14 @@ PROMPT_MESSAGES: Final = (*INPUT_MESSAGES, "ai.prompt.messages")
 """JSON lists of messages whose first ones may be the system prompt."""
 SYSTEM_INSTRUCTIONS: Final = ("gen_ai.system_instructions", "agent.instructions", "system_prompt")
 """The system prompt where it stands apart from the messages: text, or a JSON list of parts."""
+DETAILS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        key: key
+        for key in (EVENT_INPUT_MESSAGES, EVENT_OUTPUT_MESSAGES, SYSTEM_INSTRUCTIONS[0], "gen_ai.tool.definitions")
+    }
+    | {"gen_ai.prompt": EVENT_INPUT_MESSAGES, "gen_ai.completion": EVENT_OUTPUT_MESSAGES}
+)
+"""What DETAILS_EVENTS may tell -> the span's attribute that tells it."""
 PROMPT_TEMPLATE: Final = ("llm.prompt_template.template",)
 PROMPT_VARIABLES: Final = ("llm.prompt_template.variables",)
 """JSON object: what was filled into the template."""
@@ -202,11 +290,25 @@ NO_SAMPLING_PARAMETERS: Final = frozenset(
 # --- observation kind: the first rule that knows the value wins ----------------------------------------------------
 _KIND_NAMES: Final[dict[str, ObservationKind]] = {kind.lower(): kind for kind in OBSERVATION_KINDS}
 
+CLAUDE_CODE_TYPE: Final = "span.type"
+CLAUDE_CODE_TYPES: Final[Mapping[str, ObservationKind]] = MappingProxyType(
+    {
+        "interaction": "AGENT",
+        "llm_request": "LLM",
+        "tool": "TOOL",
+        "tool.execution": "SPAN",  # as TOOL each call would count more than once
+        "tool.blocked_on_user": "SPAN",
+    }
+)
+CLAUDE_CODE_SUCCESS: Final = "success"
+CLAUDE_CODE_ERROR: Final = "error"
+"""Claude Code never sets a status: these attributes tell it."""
+
 KIND_RULES: Final[tuple[tuple[str, Mapping[str, ObservationKind]], ...]] = (
     ("inference.observation_kind", _KIND_NAMES),
     ("openinference.span.kind", {**_KIND_NAMES, "reranker": "RETRIEVER", "evaluator": "SPAN", "prompt": "SPAN"}),
     (
-        "gen_ai.operation.name",
+        OPERATION_NAME,
         {
             "chat": "LLM",
             "text_completion": "LLM",
@@ -221,16 +323,7 @@ KIND_RULES: Final[tuple[tuple[str, Mapping[str, ObservationKind]], ...]] = (
     ),
     ("traceloop.span.kind", {"workflow": "CHAIN", "task": "CHAIN", "agent": "AGENT", "tool": "TOOL"}),
     ("llm.request.type", {"chat": "LLM", "completion": "LLM", "embedding": "EMBEDDING", "rerank": "RETRIEVER"}),
-    (
-        "span.type",
-        {
-            "interaction": "AGENT",
-            "llm_request": "LLM",
-            "tool": "TOOL",
-            "tool.execution": "SPAN",
-            "tool.blocked_on_user": "SPAN",
-        },
-    ),
+    (CLAUDE_CODE_TYPE, CLAUDE_CODE_TYPES),
     ("mlflow.spanType", {**_KIND_NAMES, "chat_model": "LLM"}),
     ("langfuse.observation.type", {**_KIND_NAMES, "generation": "LLM", "event": "SPAN"}),
     (
@@ -282,6 +375,9 @@ def indexed_attribute_keys() -> tuple[str, ...]:
         TASK_KEY,
         RUN_ID,
         OUTCOME,
+        SCORE,
+        ROOT_OUTCOME,
+        ROOT_SCORE,
         INPUT_VALUE,
         OUTPUT_VALUE,
         OUTPUT_MESSAGES,
@@ -323,5 +419,6 @@ def _understood() -> frozenset[str]:
         REQUEST_PARAMETERS,
         (EXCEPTION_STACKTRACE, EVENTS_ATTRIBUTE, LINKS_ATTRIBUTE),
         (SOURCE_TRACE_ID, SOURCE_SPAN_ID, SOURCE_PARENT_SPAN_ID, SYNTHETIC_TIME, SOURCE_STEP, SCHEMA_VERSION),
+        (NEW_MESSAGES_ONLY, TOOL_CALL_ID),
     )
     return frozenset(key for group in groups for key in group)

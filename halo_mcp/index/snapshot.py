@@ -18,11 +18,14 @@ import numpy as np
 
 from halo_mcp.index import columns
 from halo_mcp.index.duck import bounded, connect, failing_as_index, fetch_arrays
+from halo_mcp.index.labelling import NO_LABELS, Ids, Labelling, join_labels
+from halo_mcp.index.labels import LabelFile
+from halo_mcp.index.outcomes import FULL_SCORE, UNIT_SCORES_END, OutcomeView
 from halo_mcp.index.places import Places
 from halo_mcp.index.privacy import OPEN, Privacy
 from halo_mcp.index.reading import Sources
 from halo_mcp.index.segments import IndexDirectory, Manifest
-from halo_mcp.index.views import KEY_SHIFT, SqlState, opening_statements, view_statements
+from halo_mcp.index.views import KEY_SHIFT, SqlState, opening_statements, trace_selects, view_statements
 from halo_mcp.index.work import Work
 
 if TYPE_CHECKING:
@@ -80,8 +83,13 @@ class Snapshot:
         older: Snapshot | None = None,
         failures: columns.FailureColumns = columns.DEFAULT_FAILURES,
         privacy: Privacy = OPEN,
+        labels: Sequence[LabelFile] = (),
+        pass_score: float | None = None,
     ) -> None:
-        """``older``, a snapshot of the same directory, saves reading again what both have."""
+        """``older``, a snapshot of the same directory, saves reading again what both have.
+
+        ``pass_score``: a score on spans from here on passes; None: a full one on a scale from 0 to 1 does.
+        """
         self.failures = failures
         self.privacy = privacy
         self.manifest = manifest
@@ -96,13 +104,40 @@ class Snapshot:
                 self._db.execute(statement)
             named = {row[0] for row in self._db.execute("SELECT DISTINCT file FROM superseded").fetchall()}
             self._dead = named & {segment.file for segment in manifest.segments}
-            for statement in view_statements(manifest.segments, self._dead, failures, privacy):
+            self._highest = self._highest_score()
+            usual = FULL_SCORE if self._highest <= UNIT_SCORES_END else None
+            self._outcomes = OutcomeView(usual if pass_score is None else pass_score, labelled=bool(labels))
+            self.labelling = self._joined(labels)
+            for statement in self._statements():
                 self._db.execute(statement)
             # From here on no statement can reach a file, whatever it says.
             self._db.execute("SET enable_external_access = false")
             self._db.execute("SET lock_configuration = true")
         self.facets_known = not self._dead
         """Whether the view ``facets`` is there: it counts no span that is superseded."""
+
+    @property
+    def undecided_score(self) -> float | None:
+        """The highest score on spans, where scores decide nothing because nobody said from where on they pass."""
+        return self._highest if self._outcomes.pass_score is None else None
+
+    def _highest_score(self) -> float:
+        """Of all traces, as their spans say; 0 without any."""
+        tables = range(len(self.manifest.segments))
+        scores = " UNION ALL ".join(f"SELECT max(score) AS s FROM s{no}.traces" for no in tables)
+        row = self._db.execute(f"SELECT coalesce(max(s), 0) FROM ({scores})").fetchone() if scores else None
+        return float(row[0]) if row else 0.0
+
+    def _joined(self, labels: Sequence[LabelFile]) -> Labelling:
+        if not labels:
+            return NO_LABELS
+        selects = trace_selects(self.manifest.segments, self._dead)
+        sql = " UNION ALL ".join(f"SELECT {', '.join(Ids._fields)} FROM ({select})" for select in selects)
+        return join_labels(labels, [Ids(*row) for row in self._db.execute(sql).fetchall()] if sql else [])
+
+    def _statements(self) -> list[str]:
+        views = view_statements(self.manifest.segments, self._dead, self.failures, self.privacy, self._outcomes)
+        return [self.labelling.statement(), *views] if self._outcomes.labelled else views
 
     @cached_property
     def sql_state(self) -> SqlState:
@@ -111,10 +146,7 @@ class Snapshot:
         return SqlState(
             self.directory.path,
             tuple(segment.file for segment in segments),
-            (
-                *opening_statements(self.directory.path, segments),
-                *view_statements(segments, self._dead, self.failures, self.privacy),
-            ),
+            (*opening_statements(self.directory.path, segments), *self._statements()),
             tuple(self.manifest.sources) if self.privacy.payloads else (),
             self.privacy,
         )

@@ -9,6 +9,7 @@ from typing import Any, cast
 from halo_mcp.index import semconv
 from halo_mcp.index.ids import normalize_id
 from halo_mcp.index.json_text import json_text
+from halo_mcp.index.message_events import told_in_events
 
 Json = Any
 """What a JSON parser returns."""
@@ -43,11 +44,17 @@ class Span:
     links: tuple[Json, ...]
     extra: Mapping[str, Json]
     raw_bytes: int
+    folded_events: frozenset[str] = frozenset()
+    """Names of the events that are messages and stand in ``attributes`` too."""
 
     @staticmethod
     def from_json(record: Mapping[str, Json], raw_bytes: int = 0) -> Span:
-        """The span in a parsed canonical record. Missing or ill-typed parts become empty, unknown keys go to extra."""
+        """The span in a parsed canonical record. Missing or ill-typed parts become empty, unknown keys go to extra;
+        messages that only its events tell stand in the attributes too."""
         status, resource = as_mapping(record.get("status")), as_mapping(record.get("resource"))
+        attributes = as_mapping(record.get("attributes"))
+        events = tuple(_event(item) for item in _items(record, "events", semconv.EVENTS_ATTRIBUTE))
+        told, folded = told_in_events(attributes, ((event.name, event.attributes) for event in events))
         return Span(
             trace_id=normalize_id(record.get("trace_id")),
             span_id=normalize_id(record.get("span_id")),
@@ -60,11 +67,12 @@ class Span:
             status_message=as_text(status.get("message")),
             resource=as_mapping(resource.get("attributes")),
             scope=as_mapping(record.get("scope")),
-            attributes=as_mapping(record.get("attributes")),
-            events=tuple(_event(item) for item in _items(record, "events", semconv.EVENTS_ATTRIBUTE)),
+            attributes={**attributes, **told} if told else attributes,
+            events=events,
             links=tuple(_items(record, "links", semconv.LINKS_ATTRIBUTE)),
             extra={key: value for key, value in record.items() if key not in _KNOWN and value not in (None, "")},
             raw_bytes=raw_bytes,
+            folded_events=folded,
         )
 
 

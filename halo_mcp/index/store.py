@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 from halo_mcp.index.failures import FailureEvidence, FailureMode, FailureModes
 from halo_mcp.index.filters import TraceFilters
+from halo_mcp.index.labelling import NO_LABELS, Labelling
 from halo_mcp.index.semconv import ObservationKind
 from halo_mcp.index.sequences import ToolCall
 from halo_mcp.index.span import Json, Span
@@ -236,6 +237,8 @@ class Overview:
     outcomes: dict[Outcome, int]
     runs: tuple[tuple[str, Outcome, int], ...]
     """(run id, outcome, traces)."""
+    outcome_sources: tuple[tuple[str, int], ...]
+    """(attribute, or "labels FILE"; traces whose outcome it says), most traces first."""
     task_count: int
     kinds: tuple[NamedCount, ...]
     services: tuple[NamedCount, ...]
@@ -268,6 +271,10 @@ class StoreInfo:
     total_spans: int
     sources: tuple[Source, ...]
     index_location: str
+    labelling: Labelling = NO_LABELS
+    """What files of labels say about the traces."""
+    undecided_score: float | None = None
+    """The highest score on spans, where it is on another scale than 0 to 1 and nobody said what passes."""
 
 
 @dataclass(frozen=True, slots=True)

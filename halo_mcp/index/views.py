@@ -12,6 +12,7 @@ from typing import Final
 
 from halo_mcp.index import columns
 from halo_mcp.index.duck import quoted
+from halo_mcp.index.outcomes import DEFAULT_VIEW, OutcomeView
 from halo_mcp.index.privacy import OPEN, Privacy
 from halo_mcp.index.segments import SegmentInfo, SourceState
 
@@ -47,18 +48,20 @@ def view_statements(
     dead: Collection[str],
     failures: columns.FailureColumns = columns.DEFAULT_FAILURES,
     privacy: Privacy = OPEN,
+    outcomes: OutcomeView = DEFAULT_VIEW,
 ) -> list[str]:
-    """Create the views. ``dead``: the segment files with superseded traces; ``facets`` is there only without any."""
-    spans, traces, facets = list[str](), list[str](), list[str]()
+    """Create the views. ``dead``: the segment files with superseded traces; ``facets`` is there only without any.
+
+    Where ``outcomes`` are labelled the table ``labels`` must be there.
+    """
+    spans, facets = list[str](), list[str]()
+    traces = trace_selects(segments, dead, outcomes)
     for no, segment in enumerate(segments):
-        key = f"(({no}::BIGINT << {KEY_SHIFT}) | trace_no)"
-        alive = f"WHERE trace_no NOT IN (SELECT trace_no FROM superseded WHERE file = {quoted(segment.file)})"
-        alive = alive if segment.file in dead else ""
+        key, alive = _trace_key(no), _alive(segment, dead)
         spans.append(
             f"SELECT {privacy.own_columns('o')}, t.*, {key} AS trace_key, {failures.select} FROM s{no}.own AS o "
             f"JOIN s{no}.tree AS t ON o.rowid = t.row {alive}"
         )
-        traces.append(f"SELECT *, {key} AS trace_key FROM s{no}.traces {alive}")
         facets.append(f"FROM s{no}.facets")
     if not segments:
         spans.append(
@@ -68,6 +71,23 @@ def view_statements(
         facets.append(f"SELECT {_nulls(columns.FACET_COLUMNS)} WHERE false")
     views = {"spans": spans, "traces": traces} | ({} if dead else {"facets": facets})
     return [f"CREATE VIEW {name} AS {' UNION ALL '.join(parts)}" for name, parts in views.items()]
+
+
+def trace_selects(
+    segments: Sequence[SegmentInfo], dead: Collection[str], outcomes: OutcomeView = DEFAULT_VIEW
+) -> list[str]:
+    """The traces of each segment as the view shows them."""
+    return [outcomes.select(no, _trace_key(no), _alive(segment, dead)) for no, segment in enumerate(segments)]
+
+
+def _trace_key(segment_no: int) -> str:
+    return f"(({segment_no}::BIGINT << {KEY_SHIFT}) | trace_no)"
+
+
+def _alive(segment: SegmentInfo, dead: Collection[str]) -> str:
+    if segment.file not in dead:
+        return ""
+    return f"WHERE trace_no NOT IN (SELECT trace_no FROM superseded WHERE file = {quoted(segment.file)})"
 
 
 def _nulls(wanted: Sequence[columns.Column]) -> str:

@@ -14,10 +14,11 @@ from mcp.server.mcpserver.tools import Tool
 from mcp_types import CallToolResult, TextContent
 from pydantic import Field
 
+from halo_mcp.engine.ask import checked_question
 from halo_mcp.engine.run import Run
 from halo_mcp.engine.settings import LLMSettings
 from halo_mcp.engine.types import Event
-from halo_mcp.errors import BadArgument, HaloError, UnknownRun
+from halo_mcp.errors import HaloError, UnknownRun
 from halo_mcp.index.filters import TraceFilters
 from halo_mcp.jobs import Job, Spending
 from halo_mcp.tools.ask_text import outcome_text
@@ -150,8 +151,7 @@ async def _ask(
     response_format: ResponseFormat,
     ctx: Context[Serving],
 ) -> CallToolResult:
-    if not asked.text.strip():
-        raise BadArgument("The question is empty: say what you want to know about the traces.")
+    checked_question(asked.text)
     job = _started(desk, asked, effort, budget)
     try:
         await _follow(ctx, job, desk.jobs.settings.wait_s)
@@ -167,9 +167,9 @@ def _started(desk: Serving, asked: Question, effort: Effort, budget: Mapping[str
     """Raises: BadArgument, Busy."""
     left, made = desk.jobs.left(), desk.investigator
     limits = made.limits(effort, **budget)
-    limits = limits.lowered(
-        max_input_tokens=left.tokens, max_output_tokens=min(left.tokens, limits.max_output_tokens), max_usd=left.usd
-    )
+    # Both kinds are held until the job ends, and come out of the same total.
+    output = min(limits.max_output_tokens, -(-left.tokens // 2))
+    limits = limits.lowered(max_output_tokens=output, max_input_tokens=max(1, left.tokens - output), max_usd=left.usd)
 
     def told(run: Run, event: Event) -> None:
         if words := step(run, event):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from halo_mcp.engine.ask import checked_question
 from halo_mcp.errors import BadArgument, HaloError
 from halo_mcp.index.filters import TraceFilters
 from halo_mcp.tools.budget import DEFAULT_CHARS, Page, preview
@@ -29,8 +30,7 @@ def evidence_pack(call: Call, question: str, filters: TraceFilters, why: str = _
 
     ``why``: why no model answers, without a full stop.
     """
-    if not question.strip():
-        raise BadArgument("The question is empty: say what you want to know about the traces.")
+    question = checked_question(question)
     overview = get_dataset_overview(call, filters)
     failures = list_failure_modes(call, filters, limit=_MODES)
     contrast = _contrast(call, filters)

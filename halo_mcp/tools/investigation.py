@@ -10,13 +10,14 @@ import anyio.to_thread
 
 from halo_mcp.config import AskSettings
 from halo_mcp.datasets import Datasets
-from halo_mcp.engine.ask import ask, resume
+from halo_mcp.engine.ask import ask, checked_question, resume
 from halo_mcp.engine.client import Endpoint
 from halo_mcp.engine.run import Hooks, Run, RunResult
 from halo_mcp.engine.settings import Limits, LLMSettings
 from halo_mcp.engine.settings import ModelPrice as EnginePrice
-from halo_mcp.engine.types import Event, well_formed
+from halo_mcp.engine.types import Event, each_text, well_formed
 from halo_mcp.index.prices import PriceTable
+from halo_mcp.index.store import SpanStore
 from halo_mcp.runs import RunFiles
 from halo_mcp.tools.agent_map import reading_tools
 from halo_mcp.tools.agent_tools import in_worker, read_tools, scope_text, verifier
@@ -33,6 +34,7 @@ EFFORTS: Final[Mapping[Effort, Mapping[str, float]]] = {
     "deep": {},
 }
 """Limits that an effort lowers; "deep" may use all that the server allows."""
+_CHANGED: Final = "The traces have changed since this run was saved: what it had read before may no longer stand there."
 _CHECKED: Final = ("evidence", "code", "counterexample", "check", "supported")
 
 
@@ -64,14 +66,13 @@ class Investigator:
         self.endpoint = Endpoint(settings)
         self.files = RunFiles(datasets.settings.index_dir)
 
-    def limits(self, effort: Effort = "normal", **budget: float) -> Limits:
+    def limits(self, effort: Effort = "normal", /, **budget: float) -> Limits:
         """The server's limits, lowered. Raises: BadArgument."""
-        whole = {name: int(value) if value % 1 == 0 else value for name, value in budget.items()}
-        return self.settings.limits.lowered(**EFFORTS[effort]).lowered(**whole)
+        return self.settings.limits.lowered(**EFFORTS[effort]).lowered(**budget)
 
     def prepare(self, question: Question, limits: Limits, on_event: Callable[[Run, Event], None]) -> Run:
         """A run that is ready to be asked; nothing is sent yet. Raises: UnknownDataset, EngineUnavailable."""
-        name, _ = self.datasets.get(question.dataset)
+        name, store = self.datasets.get(question.dataset)
         hooks = Hooks(verify=verifier(self.datasets, name, self.repository))
         tools = read_tools(self.datasets, name, run_code=self.ask_settings.run_code)
         tools += repository_tools(self.repository) if self.repository else []
@@ -86,8 +87,12 @@ class Investigator:
         }
 
         async def checkpoint(state: Mapping[str, Any]) -> None:
+            def write() -> None:
+                kept = {**saved, "sources": _sources(store), "state": state}
+                self.files.save(run.run_id, each_text(kept, run.clean))
+
             try:
-                await anyio.to_thread.run_sync(self.files.save, run.run_id, {**saved, "state": state}, run.clean)
+                await anyio.to_thread.run_sync(write)
             except OSError as error:
                 run.warn(None, f"The run cannot be saved, so it could not be resumed: {error.strerror or error}.")
 
@@ -97,18 +102,21 @@ class Investigator:
 
     async def ask(self, run: Run, question: Question) -> dict[str, Any]:
         """The result of the question. Raises: HaloError, when nothing was paid for yet."""
+        text = checked_question(question.text)
         await self._up_to_date(question.dataset)
-        self._record(run)
-        text = question.text.strip()
-        scope = scope_text(question.filters) if question.filters and text else ""
-        return outcome_json(await ask(run, text + scope))
+        with self.files.working_on(run.run_id):
+            self._record(run)
+            return outcome_json(await ask(run, text + (scope_text(question.filters) if question.filters else "")))
 
-    async def resume(self, run: Run, saved: Mapping[str, Any]) -> dict[str, Any]:
+    async def resume(self, run: Run, run_id: str, saved: Mapping[str, Any]) -> dict[str, Any]:
         """Go on with what `RunFiles.load` gave. Raises: HaloError."""
-        await self._up_to_date(str(saved["dataset"]))
-        run.run_id = str(saved["state"]["run_id"])
-        self._record(run)
-        return outcome_json(await resume(run, saved["state"]))
+        store = await self._up_to_date(str(saved["dataset"]))
+        with self.files.working_on(run_id):
+            run.run_id = run_id
+            self._record(run)
+            changed = "sources" in saved and saved["sources"] != _sources(store)
+            result = await resume(run, saved["state"], [_CHANGED] if changed else [])
+            return outcome_json(result)
 
     async def aclose(self) -> None:
         await self.endpoint.aclose()
@@ -125,10 +133,11 @@ class Investigator:
 
         run.hooks.on_event = both
 
-    async def _up_to_date(self, dataset: str) -> None:
+    async def _up_to_date(self, dataset: str) -> SpanStore:
         """Before the first paid turn: a source that cannot be read is said at no cost."""
         _, store = self.datasets.get(dataset)
         await in_worker(store.refresh)
+        return store
 
     def _sections(self, dataset: str) -> list[str]:
         sections = [repository_section(self.repository)] if self.repository else []
@@ -145,6 +154,11 @@ def with_prices(settings: LLMSettings, table: PriceTable | None) -> LLMSettings:
         if table and model and (price := table.of(model)):
             found[model] = EnginePrice(price.input, price.output, price.cached_input)
     return replace(settings, prices={**settings.prices, **found})
+
+
+def _sources(store: SpanStore) -> list[list[str | int]]:
+    """What tells whether the traces are still those that a run has read."""
+    return [[source.name, source.size_bytes] for source in store.info().sources]
 
 
 def step(run: Run, event: Event) -> str:

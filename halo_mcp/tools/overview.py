@@ -19,6 +19,7 @@ from halo_mcp.index.store import Overview, Source, StoreInfo, ToolStats
 from halo_mcp.index.work import Work
 from halo_mcp.tools.budget import DEFAULT_CHARS, OVERVIEW_CHARS, Page, preview
 from halo_mcp.tools.failures import mode_json, pattern, where
+from halo_mcp.tools.labels import label_lines, labels_json
 from halo_mcp.tools.params import ALL_TRACES, Answer, Call, Filters, call_text
 from halo_mcp.tools.render import counted, duration, moment, moment_nano, names, number, pairs, share, size
 
@@ -68,6 +69,8 @@ def list_datasets(
             if not page.add(f"  {_source_line(source)}"):
                 left_out.append(f"{number(len(info.sources) - shown)} more sources of {name}")
                 break
+        for line in label_lines(info):
+            page.add(f"  {line}")
         data.append(_info_json(name, info))
     if not data:
         page.add(_no_dataset(datasets.settings.roots))
@@ -124,6 +127,7 @@ def _info_json(name: str, info: StoreInfo) -> dict[str, Any]:
             }
             for source in info.sources
         ],
+        **labels_json(info),
     }
 
 
@@ -157,6 +161,7 @@ def _overview_lines(call: Call, filters: TraceFilters, o: Overview, info: StoreI
     if not o.total_traces:
         return
     yield from _outcome_lines(o)
+    yield from label_lines(info)
     yield f"tokens (LLM spans only): {_tokens(o.input_tokens, o.output_tokens, o.cached_input_tokens)}"
     if o.models:
         models = (
@@ -192,7 +197,9 @@ def _outcome_lines(o: Overview) -> Iterator[str]:
     if known.keys() == {"unknown"}:
         yield "outcomes: none recorded"
     else:
-        yield "outcomes: " + ", ".join(f"{name} {share(count, o.total_traces)}" for name, count in known.items())
+        said = names((f"{_short(source)} {number(count)}" for source, count in o.outcome_sources), 4)
+        shares = ", ".join(f"{name} {share(count, o.total_traces)}" for name, count in known.items())
+        yield f"outcomes: {shares}; said by (traces): {said}"
     runs: dict[str, list[str]] = {}
     for run, outcome, count in o.runs:
         runs.setdefault(run, []).append(f"{outcome} {number(count)}")
@@ -315,6 +322,8 @@ def _overview_json(o: Overview, info: StoreInfo) -> dict[str, Any]:
         "raw_jsonl_bytes": o.raw_bytes,
         "sample_trace_ids": list(o.sample_trace_ids),
         "outcomes": dict(o.outcomes),
+        "outcome_sources": dict(o.outcome_sources[:_JSON_NAMES]),
+        **labels_json(info),
         "runs": [
             {"run_id": run, "outcome": outcome, "trace_count": count} for run, outcome, count in o.runs[:_JSON_NAMES]
         ],

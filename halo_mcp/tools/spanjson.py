@@ -45,10 +45,10 @@ def span_json(span: Span, attribute_chars: int) -> dict[str, Any]:
         "attributes": attributes,
         "raw_jsonl_bytes": span.raw_bytes,
     }
-    if span.events:
+    if events := [event for event in span.events if event.name not in span.folded_events]:
         record["events"] = [
             {"name": event.name, "time": event.time, "attributes": _capped(dict(event.attributes), attribute_chars)}
-            for event in span.events
+            for event in events
         ]
     if span.links:
         record["links"] = _capped(list(span.links), attribute_chars)

@@ -94,6 +94,8 @@ class SpanTexts:
         if span.status_message and not _stands_in(span.status_message, first):
             yield _labelled("status message", cut(span.status_message, self.attribute_chars))
         for event in span.events:
+            if event.name in span.folded_events:
+                continue
             when = f" at {event.time}" if event.time else ""
             attributes = ", ".join(f"{name(key)}={readable(value)}" for key, value in event.attributes.items())
             yield cut(f"event {name(event.name)}{when}: {attributes}", self.attribute_chars)

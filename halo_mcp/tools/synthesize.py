@@ -7,6 +7,7 @@ from typing import Annotated, Any, Final
 
 from pydantic import Field
 
+from halo_mcp.engine.ask import checked_question
 from halo_mcp.engine.settings import LLMSettings
 from halo_mcp.index.filters import Text
 from halo_mcp.tools.budget import DEFAULT_CHARS, DIGEST_CHARS, LEAST_DIGEST_CHARS, Page, cut
@@ -42,6 +43,7 @@ def synthesize_traces(
     seed: Annotated[int, Field(le=999)] = 0,
 ) -> Answer:
     """Findings across many traces with checked evidence where a model is set up, else digests of them."""
+    focus = checked_question(focus) if focus.strip() else ""
     if call.llm.why_off() is None:
         chosen = choose(call, trace_ids, filters, limit, seed)
         return synthesis_answer(call, chosen, facts(call, chosen.among), focus)

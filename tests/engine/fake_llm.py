@@ -72,7 +72,14 @@ class Hang:
     after_headers: bool = True
 
 
-Step = Reply | Status | Hang
+@dataclass
+class Raw:
+    """A body that is sent as it is, and ended cleanly."""
+
+    body: bytes
+
+
+Step = Reply | Status | Hang | Raw
 Script = Sequence[Step] | Callable[[Json], Step]
 
 
@@ -155,6 +162,11 @@ class FakeLLM:
             except (anyio.EndOfStream, anyio.BrokenResourceError):
                 self.disconnects.append(index)
             return False
+        if isinstance(step, Raw):
+            await socket.send(HEAD)
+            await self._chunk(socket, step.body)
+            await socket.send(b"0\r\n\r\n")
+            return True
         if step.before:
             await step.before()
         if isinstance(step, Status):

@@ -20,6 +20,7 @@ from halo_mcp.errors import BadArgument, GaveUp, MalformedReply, ModelRejected
 from tests.engine.fake_llm import (
     FakeLLM,
     Hang,
+    Raw,
     Reply,
     Status,
     Step,
@@ -89,6 +90,17 @@ async def test_a_stream_that_ends_before_its_finish_does_not_count_even_with_who
     played = await play([cut, answer("ok")], wire)
     assert (played.result.result.answer, played.result.result.tool_calls) == ("ok", 0)
     assert asked_calls(played.server.requests[1]) == []
+
+
+@WIRES
+async def test_json_that_python_cannot_hold_is_a_failed_request_and_no_crash(wire: Wire) -> None:
+    bombs = [
+        Raw(b'data: {"id": ' + b"[" * 100_000 + b"\n\n"),
+        Raw(b'data: {"id": ' + b"9" * 5_000 + b"}\n\n"),
+        Raw(b"data: \xff\xfe{}\n\n"),
+    ]
+    played = await play([LOOK, *bombs, answer("ok")], wire)
+    assert (played.result.result.status, played.result.result.answer) == ("complete", "ok")
 
 
 @WIRES
@@ -172,6 +184,16 @@ async def test_a_call_cut_off_by_the_output_limit_is_explained(wire: Wire) -> No
     texts = [*tool_results(played.server.requests[1]).values()]
     assert "trace 1" in texts[0]
     assert texts[1] == "error: the call was cut off by the output limit; use shorter arguments"
+
+
+@WIRES
+async def test_no_more_than_32_calls_of_a_turn_are_run_and_each_is_answered(wire: Wire) -> None:
+    many = Reply(calls=[("view_trace", {"n": n}) for n in range(500)])
+    played = await play([many, answer("ok")], wire)
+    texts = [*tool_results(played.server.requests[1]).values()]
+    assert [("trace" in text) for text in texts] == [True] * 32 + [False] * 468
+    assert set(texts[32:]) == {"not run: more than 32 calls in one turn"}
+    assert (played.result.result.status, played.result.tool_calls) == ("complete", 32)
 
 
 @WIRES

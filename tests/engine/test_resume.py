@@ -141,22 +141,56 @@ async def test_a_state_holds_no_key_and_one_of_another_version_is_refused() -> N
             await run_on(server, "chat", json.dumps(state))
 
 
+async def fine(rows: Sequence[Row]) -> list[str]:
+    return ["exact" for _ in rows]
+
+
+async def no_problems(_: FinalAnswer) -> list[str]:
+    return []
+
+
+def traces_read(request: Json) -> list[str]:
+    """The traces of a request that maps; [] for others."""
+    offered = {tool["function"]["name"] for tool in request["tools"]}
+    return re.findall(r"trace (t\d) ", request["messages"][-1]["content"]) if offered == {"report_rows"} else []
+
+
+async def test_rows_that_were_paid_for_are_in_the_answer_when_time_runs_out() -> None:
+    texts = {f"t{number}": f"trace t{number} " + "x" * BATCH_CHARS for number in range(3)}
+
+    async def read(_: MapArguments) -> Texts:
+        return Texts(texts)
+
+    async def judged(rows: Sequence[Row]) -> list[str]:
+        return ["as checked" for _ in rows]
+
+    def model(request: Json) -> Step:
+        if not (found := traces_read(request)):
+            return Reply(calls=[("map_traces", {"question": "?"})])
+        rows = [{"trace_id": "t0", "label": "disk full"}]
+        return Reply(calls=[("report_rows", {"rows": rows})]) if found == ["t0"] else Hang()
+
+    async with FakeLLM(model) as server:
+        endpoint = Endpoint(settings_for(server))
+        await endpoint.client()  # the first one takes its time
+        run = Run(endpoint, (), limits=Limits(max_seconds=3.0))
+        run.root_tools = map_tools(lambda: run, Reading(read, judged, no_problems))
+        result = (await ask(run, "why?")).result
+        await endpoint.aclose()
+        await server.idle()
+    assert (result.status, result.stop_reason) == ("partial", "seconds")
+    assert "trace t0 · disk full ·  · no quote (as checked)" in result.answer
+    assert "not read: trace t2: " in result.answer
+
+
 async def test_batches_of_traces_that_were_read_are_not_paid_for_again() -> None:
     texts = {f"t{number}": f"trace t{number} " + "x" * BATCH_CHARS for number in range(3)}
 
     async def read(_: MapArguments) -> Texts:
         return Texts(texts)
 
-    async def fine(rows: Sequence[Row]) -> list[str]:
-        return ["exact" for _ in rows]
-
-    async def no_problems(_: FinalAnswer) -> list[str]:
-        return []
-
     def model(request: Json) -> Step:
-        offered = {tool["function"]["name"] for tool in request["tools"]}
-        if offered == {"report_rows"}:
-            (trace_id,) = re.findall(r"trace (t\d) ", request["messages"][-1]["content"])
+        for trace_id in traces_read(request):
             return Reply(calls=[("report_rows", {"rows": [{"trace_id": trace_id, "label": "seen"}]})])
         return Reply(calls=[("map_traces", {"question": "?"})]) if turn_of(request) == 0 else answer("whole")
 

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from halo_mcp.index.formats.head import read_head
-from halo_mcp.index.formats.protocol import Format
+from halo_mcp.index.formats.protocol import Format, Report
 from halo_mcp.index.formats.table import MODULES, formats, recognised
+from halo_mcp.index.formats.trace_file import TraceFile
 from tests.formats.reading import as_bytes, read
 from tests.formats_table import with_formats
 
@@ -74,6 +75,12 @@ def test_the_shape_of_a_file(tmp_path: Path, content: bytes, shape: str) -> None
     assert head.shape == shape
     if shape != "other" and len(content) < 100:
         assert next(iter(head.first)) == "a"
+
+
+def test_arrays_in_an_array_are_items_of_it(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b" [[1, 2], [3]]")
+    with TraceFile(tmp_path / "file", read_head(tmp_path / "file"), Report()) as file:
+        assert list(file.values()) == [[1, 2], [3]]
 
 
 def test_what_is_of_no_format_is_read_as_it_is() -> None:

@@ -278,6 +278,22 @@ async def test_what_all_questions_may_spend_is_kept(tmp_path: Path) -> None:
     assert len(asker.model.requests) == 1
 
 
+async def test_a_question_is_held_to_what_is_left_of_input_and_output_together(tmp_path: Path) -> None:
+    looks = Reply(calls=[("view_trace", {"trace_id": "t1"})], usage=(500, 350, 0))
+    async with asking(tmp_path, [looks, answer("one")], ask=AskSettings(total_tokens=1_000)) as asker:
+        found = await asker.ask()
+    assert len(asker.model.requests) == 1  # half of what is left is for input
+    assert (found["status"], found["stop_reason"]) == ("partial", "input_tokens")
+
+
+async def test_the_agent_runs_code_where_the_server_allows_it(tmp_path: Path) -> None:
+    script = [Reply(calls=[("run_code", {"code": "print(6 * 7)"})]), answer("42")]
+    async with asking(tmp_path, script, ask=AskSettings(run_code=True)) as asker:
+        assert (await asker.ask())["status"] == "complete"
+        (shown,) = tool_results(asker.model.requests[1]).values()
+    assert "42" in shown.splitlines()
+
+
 async def test_money_is_counted_over_all_questions_and_held_while_one_runs(tmp_path: Path) -> None:
     priced = Reply(calls=[("final_answer", {"answer": "one"})], cost=0.4)
     with anyio.fail_after(PATIENCE_S):

@@ -21,6 +21,7 @@ from mcp.client.stdio import stdio_client
 from halo_mcp.config import Settings
 from halo_mcp.datasets import Datasets
 from halo_mcp.engine.settings import Api, Limits, LLMSettings
+from halo_mcp.runs import RunFiles
 from halo_mcp.server import create_server
 from tests.builders import span, write_lines
 from tests.engine.fake_llm import FakeLLM, Json, Reply, Script, Status, answer, tool_results
@@ -132,10 +133,13 @@ async def test_a_page_that_is_no_endpoint_is_one_sentence(tmp_path: Path) -> Non
 async def test_questions_that_cannot_be_asked_are_one_sentence_and_cost_nothing(tmp_path: Path) -> None:
     bad: list[dict[str, Any]] = [
         {"question": " \n "},
+        {"question": "why? " * 200_000},
         {"question": "q", "budget": {"max_turns": 0}},
         {"question": "q", "budget": {"max_seconds": -1}},
         {"question": "q", "budget": {"max_usd": 0}},
         {"question": "q", "budget": {"dollars": 1}},
+        {"question": "q", "budget": {"effort": 1}},
+        {"question": "q", "budget": {"max_parallel": 1.5}},
         {"question": "q", "filters": {"outcome": ["odd"]}},
     ]
     async with asking(tmp_path, []) as asker:
@@ -144,10 +148,13 @@ async def test_questions_that_cannot_be_asked_are_one_sentence_and_cost_nothing(
     assert errors == snapshot(
         [
             "The question is empty: say what you want to know about the traces.",
+            "The question has 999,999 characters, and every request would repeat it: at most 100,000 are taken.",
             "max_turns=0 is not possible: give a number above 0.",
             "max_seconds=-1 is not possible: give a number above 0.",
             "max_usd=0 is not possible: give a number above 0.",
             "There is no limit 'dollars'. Limits: llm_failures, max_depth, max_input_tokens, max_output_tokens, max_parallel, max_requests, max_seconds, max_turns, max_usd, nudges, refusals, run_turns, sub_turns, verify_rounds.",
+            "There is no limit 'effort'. Limits: llm_failures, max_depth, max_input_tokens, max_output_tokens, max_parallel, max_requests, max_seconds, max_turns, max_usd, nudges, refusals, run_turns, sub_turns, verify_rounds.",
+            "max_parallel=1.5 is not possible: give a whole number.",
             """\
 Invalid arguments for ask:
 - filters.outcome.0: Input should be 'pass', 'fail' or 'unknown'
@@ -373,3 +380,19 @@ async def test_a_key_that_everyone_repeats_is_in_no_answer_log_or_file(tmp_path:
     for path in files:
         assert KEY.encode() not in path.read_bytes(), path
     assert KEY not in json.dumps(said)
+
+
+async def test_words_about_keys_break_neither_an_answer_nor_what_is_saved(tmp_path: Path) -> None:
+    said = "The gateway refused: invalid bearer token"
+    count = Reply(calls=[("count_traces", {"filters": {"has_text": "Bearer token"}})])
+    async with asking(tmp_path, [count, answer(said), answer(said)]) as asker:
+        result = await asker.ask("Why are calls refused with an invalid bearer token?")
+    assert (result["status"], result["answer"], result["problems"]) == ("complete", said, [])
+    saved = RunFiles(tmp_path / "index").load(result["run_id"])
+    assert saved["state"]["agents"][0]["result"]["answer"] == said
+    spans = [
+        json.loads(line) for line in RunFiles(tmp_path / "index").transcript(result["run_id"]).read_text().splitlines()
+    ]
+    assert [
+        message["role"] for span in spans for message in json.loads(span["attributes"].get("llm.input_messages", "[]"))
+    ]

@@ -64,13 +64,13 @@ async def test_a_source_that_cannot_be_used_is_explained(tmp_path: Path) -> None
     assert await errors_of(tmp_path, sources, *calls) == snapshot(
         [
             "There is no file TMP/missing.jsonl. Check the path given to halo-mcp; relative paths start at its working directory.",
-            "The directory TMP/folder holds no .jsonl, .ndjson or .json file. Check the path given to halo-mcp; relative paths start at its working directory.",
+            "The directory TMP/folder holds no trace file (.jsonl, .json, .gz, ...). Check the path given to halo-mcp; relative paths start at its working directory.",
             "The pattern TMP/no*.jsonl matches no file. Check the path given to halo-mcp; relative paths start at its working directory.",
-            "TMP/empty.jsonl holds no spans that halo-mcp can read: it is empty. Expected JSON lines with one span object (trace_id, span_id, name, ...) per line; `halo-mcp doctor TMP/empty.jsonl` shows what each line is.",
-            "TMP/blank.jsonl holds no spans that halo-mcp can read: it is empty. Expected JSON lines with one span object (trace_id, span_id, name, ...) per line; `halo-mcp doctor TMP/blank.jsonl` shows what each line is.",
-            "TMP/binary.jsonl holds no spans that halo-mcp can read: it is a binary file. Expected JSON lines with one span object (trace_id, span_id, name, ...) per line; `halo-mcp doctor TMP/binary.jsonl` shows what each line is.",
-            "TMP/text.jsonl holds no spans that halo-mcp can read: its first line is not JSON: unexpected character, expected a JSON value. Expected JSON lines with one span object (trace_id, span_id, name, ...) per line; `halo-mcp doctor TMP/text.jsonl` shows what each line is.",
-            "TMP/foreign.jsonl holds no spans that halo-mcp can read: its first line is not a span: no trace_id. Expected JSON lines with one span object (trace_id, span_id, name, ...) per line; `halo-mcp doctor TMP/foreign.jsonl` shows what each line is.",
+            "TMP/empty.jsonl holds no spans that halo-mcp can read: it is empty. Expected JSON lines with one span object (trace_id, span_id, name, ...) per line, or another known trace format; `halo-mcp doctor TMP/empty.jsonl` shows what was found.",
+            "TMP/blank.jsonl holds no spans that halo-mcp can read: it is empty. Expected JSON lines with one span object (trace_id, span_id, name, ...) per line, or another known trace format; `halo-mcp doctor TMP/blank.jsonl` shows what was found.",
+            "TMP/binary.jsonl holds no spans that halo-mcp can read: it is a binary file. Expected JSON lines with one span object (trace_id, span_id, name, ...) per line, or another known trace format; `halo-mcp doctor TMP/binary.jsonl` shows what was found.",
+            "TMP/text.jsonl holds no spans that halo-mcp can read: its first line is not JSON: unexpected character, expected a JSON value. Expected JSON lines with one span object (trace_id, span_id, name, ...) per line, or another known trace format; `halo-mcp doctor TMP/text.jsonl` shows what was found.",
+            "TMP/foreign.jsonl holds no spans that halo-mcp can read: its first line is not a span: no trace_id. Expected JSON lines with one span object (trace_id, span_id, name, ...) per line, or another known trace format; `halo-mcp doctor TMP/foreign.jsonl` shows what was found.",
         ]
     )
 

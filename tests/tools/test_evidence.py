@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from halo_mcp.engine.types import LedgerItem
 from halo_mcp.errors import BadArgument
 from halo_mcp.index.claims import Claim
 from halo_mcp.index.verification import MAX_EVIDENCE, verify
 from halo_mcp.index.work import Work
+from halo_mcp.tools.agent_tools import Seen
 from halo_mcp.tools.budget import DEFAULT_CHARS, REJECTION_CHARS
 from halo_mcp.tools.evidence import EXISTENCE, rejection
 from tests.tools.conftest import Demo
@@ -189,3 +191,14 @@ def test_a_long_rejection_is_cut_and_says_so(demo: Demo) -> None:
     text = rejected(demo, {"evidence": [place] * 50}, {"evidence": [place] * 50})
     assert len(text) <= REJECTION_CHARS
     assert text.splitlines()[-1].endswith(" more")
+
+
+@pytest.mark.parametrize(
+    "place, seen",
+    [(("t1", "s2"), True), (("t1", ""), True), (("t2", "s2"), False), (("t1", "s"), False), (("t1", "s9"), False)],
+)
+def test_a_place_was_seen_when_one_result_names_both_its_ids(place: tuple[str, str], seen: bool) -> None:
+    shown = LedgerItem("r1", "root", "view_trace", {}, "trace t1 span s2 failed")
+    failed = LedgerItem("r2", "root", "view_trace", {}, "error: no trace t2 with span s9", failed=True)
+    words = LedgerItem("r3", "root", "call_subagent", {}, "a subagent says t2 s2")
+    assert (place in Seen([shown, failed, words])) is seen

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
+from halo_mcp.index import semconv
 from halo_mcp.index.formats.protocol import Record, Report
-from halo_mcp.index.formats.values import event, key_values, nanoseconds, span, status_code
+from halo_mcp.index.formats.values import ERROR, event, key_values, nanoseconds, span, status_code
 from halo_mcp.index.span import Json, as_list, as_mapping
 
 _RESOURCE_SPANS: Final = ("resourceSpans", "resource_spans", "batches")
@@ -70,7 +71,8 @@ def _of_resource(batch: Mapping[str, Json], report: Report) -> Iterator[Record]:
 
 def _span(item: Mapping[str, Json], resource: Mapping[str, Json], scope: Mapping[str, Json], report: Report) -> Record:
     get = item.get
-    status = as_mapping(get("status"))
+    status, attributes = as_mapping(get("status")), key_values(get("attributes"))
+    code, message = status_of(status_code(status.get("code")), status.get("message"), attributes)
     return span(
         trace_id=get("traceId") or get("trace_id"),
         span_id=get("spanId") or get("span_id"),
@@ -79,9 +81,9 @@ def _span(item: Mapping[str, Json], resource: Mapping[str, Json], scope: Mapping
         kind=get("kind"),
         start=_nanoseconds(get("startTimeUnixNano") or get("start_time_unix_nano")),
         end=_nanoseconds(get("endTimeUnixNano") or get("end_time_unix_nano")),
-        status=status_code(status.get("code")),
-        message=status.get("message"),
-        attributes=key_values(get("attributes")),
+        status=code,
+        message=message,
+        attributes=attributes,
         resource=resource,
         scope=scope,
         events=[_event(one) for one in get("events") or ()],
@@ -89,6 +91,16 @@ def _span(item: Mapping[str, Json], resource: Mapping[str, Json], scope: Mapping
         trace_state=get("traceState") or get("trace_state") or "",
         report=report,
     )
+
+
+def status_of(code: str, message: Json, attributes: Mapping[str, Json]) -> tuple[str, Json]:
+    """Status and message of a span: Claude Code never sets them, and tells failures in attributes."""
+    kind = attributes.get(semconv.CLAUDE_CODE_TYPE)
+    if code == ERROR or not isinstance(kind, str) or kind not in semconv.CLAUDE_CODE_TYPES:
+        return code, message
+    error = attributes.get(semconv.CLAUDE_CODE_ERROR)
+    failed = str(attributes.get(semconv.CLAUDE_CODE_SUCCESS)).lower() == "false" or bool(error)
+    return (ERROR, message or error) if failed else (code, message)
 
 
 def _nanoseconds(value: Json) -> int | None:

@@ -18,7 +18,7 @@ import orjson
 from pydantic_core import from_json
 
 from halo_mcp.index.formats.head import HEAD_BYTES, Head
-from halo_mcp.index.formats.otlp import is_request, never_silent, request_spans
+from halo_mcp.index.formats.otlp import is_request, never_silent, request_spans, status_of
 from halo_mcp.index.formats.protocol import Format, Record, Report
 from halo_mcp.index.formats.streams import compression_of, unpacked
 from halo_mcp.index.formats.trace_file import DOCUMENT_BYTES_LIMIT, TooLarge, TraceFile
@@ -257,7 +257,8 @@ def _spans(batch: Any, report: Report) -> Iterator[Record]:
 
 
 def _span(item: Any, resource: dict[str, Json], scope: dict[str, Json], report: Report) -> Record:
-    status = item.status
+    attributes = _attributes(item.attributes)
+    code, message = status_of(status_code(item.status.code), item.status.message, attributes)
     return span(
         trace_id=item.trace_id.hex(),
         span_id=item.span_id.hex(),
@@ -266,9 +267,9 @@ def _span(item: Any, resource: dict[str, Json], scope: dict[str, Json], report: 
         kind=item.kind,
         start=item.start_time_unix_nano or None,
         end=item.end_time_unix_nano or None,
-        status=status_code(status.code),
-        message=status.message,
-        attributes=_attributes(item.attributes),
+        status=code,
+        message=message,
+        attributes=attributes,
         resource=resource,
         scope=scope,
         events=[event(one.name, one.time_unix_nano or None, _attributes(one.attributes)) for one in item.events],

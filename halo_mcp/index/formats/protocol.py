@@ -30,6 +30,9 @@ NULL_END: Final = "null end times"
 NO_ZONE: Final = "times without a zone"
 CHANGED_IDS: Final = "ids respelled as hex"
 MADE_IDS: Final = "ids made up"
+MADE_ROOTS: Final = "roots made up"
+WRAPPED_CALLS: Final = "model calls recorded twice, the outer one taken as a step"
+REPEATED: Final = "records stored more than once"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +76,14 @@ class Report:
         if len(self.skipped) < SKIPPED_KEPT:
             where = " ".join(part for part in (self.place, place) if part)
             self.skipped.append(Skipped(reason, self.line_number, self.byte_offset, where))
+
+    def ignored(self, reason: str) -> None:
+        """Count the current record as one that tells nothing of a trace (bookkeeping of the source).
+
+        Its reason is counted, but its place does not take up room of records that were not understood.
+        """
+        self.reasons[reason] += 1
+        self.skipped_records += 1
 
     def as_json(self) -> dict[str, Json]:
         """Everything in it, to be read back by ``from_json``."""

@@ -27,6 +27,8 @@ def is_canonical(head: Head) -> bool:
 def why_unknown(head: Head) -> str | None:
     """What a file of no known format is that cannot be read as lines of text; None when it can."""
     if head.shape == "zip":
+        if not head.names:
+            return "it is a zip archive, and damaged, cut off or empty"
         return "it is a zip archive of no known format; unpack it first"
     packed = f"{head.compression}-compressed" if head.compression else ""
     for magic, what in _BINARY:

@@ -7,6 +7,7 @@ import gzip
 import io
 import lzma
 import sys
+import zipfile
 import zlib
 from importlib import import_module
 from pathlib import Path
@@ -95,6 +96,16 @@ def _decompressor(compression: str, file: IO[bytes]) -> Any:
     if compression == "xz":
         return lzma.LZMAFile(file)
     return _zstd().ZstdFile(file)
+
+
+def zip_module() -> Any:
+    """``zipfile``, also for members that are compressed with zstd."""
+    return import_module("zipfile" if sys.version_info >= (3, 14) else "backports.zstd.zipfile")
+
+
+def zip_errors() -> tuple[type[Exception], ...]:
+    """What it raises for a damaged archive."""
+    return zipfile.BadZipFile, zip_module().BadZipFile, _zstd_error(), zlib.error, EOFError
 
 
 def _zstd() -> Any:

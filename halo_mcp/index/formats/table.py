@@ -16,7 +16,26 @@ from halo_mcp.index.formats.protocol import Format
 MODULES: Final = (
     "otlp_protobuf",  # first: texts inside of it may look like anything
     "canonical_json",
+    "claude_code",
+    "codex",
     "otlp_json",
+    "langfuse",
+    "patronus",
+    "phoenix",
+    "otel_sdk",
+    "mlflow",
+    "jaeger",
+    "zipkin",
+    "langsmith",
+    "openai_agents",
+    "inspect_ai",
+    "atif",
+    "mini_swe_agent",
+    "swe_agent",
+    "tau_bench",
+    "who_and_when",
+    "mast",
+    "message_lists",  # last: many files hold messages
 )
 
 

@@ -9,7 +9,6 @@ import codecs
 import io
 import json
 import zipfile
-import zlib
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +20,7 @@ import orjson
 from halo_mcp.index.formats.canonical import LINE_BYTES_LIMIT, read_values
 from halo_mcp.index.formats.head import Head
 from halo_mcp.index.formats.protocol import RECOVERED, Report
-from halo_mcp.index.formats.streams import Stream
+from halo_mcp.index.formats.streams import Stream, zip_errors, zip_module
 from halo_mcp.index.span import Json
 
 DOCUMENT_BYTES_LIMIT: Final = 1024 * 1024 * 1024
@@ -193,7 +192,7 @@ class TraceFile:
         """The items of an array, each read by itself."""
         text, number, refused = _Text(self._reader), 0, 0
         text.fill()
-        text.behind("[")
+        text.enter()
         while text.behind(_SPACE + ","):
             if text.starts("]"):
                 break
@@ -214,7 +213,11 @@ class TraceFile:
     @contextmanager
     def archive(self) -> Generator[zipfile.ZipFile]:
         """The file as a zip archive; read its members with ``member``. Raises: zipfile.BadZipFile."""
-        with zipfile.ZipFile(self.path) as archive:
+        try:
+            opened: zipfile.ZipFile = zip_module().ZipFile(self.path)
+        except zip_module().BadZipFile as error:
+            raise zipfile.BadZipFile(str(error)) from error
+        with opened as archive:
             yield archive
 
     def member(self, archive: zipfile.ZipFile, name: str) -> Json:
@@ -225,7 +228,7 @@ class TraceFile:
         try:
             with archive.open(name) as member:
                 data = _limited(member)
-        except (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, RuntimeError, KeyError) as error:
+        except (*zip_errors(), OSError, ValueError, RuntimeError, KeyError) as error:
             self.report.skip(f"unreadable member of the archive ({type(error).__name__})")
             return None
         return next(self._values_in(data.removeprefix(_BOM)), None)
@@ -271,6 +274,11 @@ class _Text:
                 return True
             if not self.fill():
                 return False
+
+    def enter(self) -> None:
+        """Move behind the bracket that opens the array, and behind no other."""
+        self.behind(_SPACE)
+        self._at += 1
 
     def starts(self, character: str) -> bool:
         return self._text.startswith(character, self._at)

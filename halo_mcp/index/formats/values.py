@@ -9,6 +9,8 @@ from decimal import Decimal, InvalidOperation
 from functools import lru_cache
 from typing import Any, Final, cast
 
+import orjson
+
 from halo_mcp.index import semconv
 from halo_mcp.index.formats.protocol import CHANGED_IDS, NO_ZONE, NULL_END, Record, Report
 from halo_mcp.index.ids import normalize_id
@@ -23,6 +25,7 @@ ERROR: Final = "STATUS_CODE_ERROR"
 
 _SECOND: Final = 1_000_000_000
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_HEX: Final = re.compile(r"[0-9A-Fa-f]{9,32}", re.ASCII)
 _DIGITS: Final = re.compile(r"-?\d{1,30}", re.ASCII)
 _NUMBER: Final = re.compile(r"-?\d{1,30}(\.\d{1,30})?([eE][+-]?\d{1,2})?", re.ASCII)
 _RFC3339: Final = re.compile(
@@ -38,7 +41,8 @@ _STATUSES: Final[Mapping[str, str]] = {
     **dict.fromkeys(("ERROR", "STATUS_CODE_ERROR", "2"), ERROR),
 }
 _SOURCE_IDS: Final = (semconv.SOURCE_TRACE_ID, semconv.SOURCE_SPAN_ID, semconv.SOURCE_PARENT_SPAN_ID)
-_FAULTS: Final = (AttributeError, IndexError, KeyError, OverflowError, RecursionError, TypeError, ValueError)
+FAULTS: Final = (AttributeError, IndexError, KeyError, OverflowError, RecursionError, TypeError, ValueError)
+"""What reading an ill-shaped record raises."""
 
 
 def per_record(
@@ -49,10 +53,31 @@ def per_record(
     for value in values:
         try:
             spans = list(spans_of(value))
-        except _FAULTS as error:
-            report.skip(str(error) if type(error) is ValueError else f"not shaped as expected ({type(error).__name__})")
+        except FAULTS as error:
+            report.skip(reason_of(error))
             continue
         yield from spans
+
+
+def reason_of(fault: Exception) -> str:
+    """Why a record was left out, for the report: the text of a ``ValueError``, which is a format's own reason."""
+    return str(fault) if type(fault) is ValueError else f"not shaped as expected ({type(fault).__name__})"
+
+
+def per_part(
+    items: Iterable[Json], report: Report, what: str, span_of: Callable[[Any], Record | None]
+) -> Iterator[Record]:
+    """The spans of the parts of one record. A part that is not shaped as expected is reported with its number as
+    ``what`` (a noun), and gives no span; neither does None."""
+    for number, item in enumerate(items, 1):
+        try:
+            made = span_of(item)
+        except FAULTS as error:
+            reason = f"{what} not shaped as expected ({type(error).__name__})"
+            report.skip(str(error) if type(error) is ValueError else reason, whole=False, place=f"{what} {number}")
+            continue
+        if made is not None:
+            yield made
 
 
 # --- times: nanoseconds since the epoch as integers, never through a float -------------------------------------------
@@ -136,6 +161,19 @@ def seconds_as_nanoseconds(value: Json) -> int | None:
         return None
 
 
+def microseconds(value: Json) -> int | None:
+    """A time in microseconds since the epoch as nanoseconds; None when it is none, or zero."""
+    count = whole_number(value)
+    return count * 1000 if count else None
+
+
+def hex_padded(value: Json) -> Json:
+    """An id in hex whose leading zeros were left out, with them; anything else as it is."""
+    if not isinstance(value, str) or not _HEX.fullmatch(value):
+        return value
+    return value.zfill(16 if len(value) <= 16 else 32)
+
+
 # --- names of OpenTelemetry ------------------------------------------------------------------------------------------
 def status_code(value: Json) -> str:
     """STATUS_CODE_OK, STATUS_CODE_ERROR or STATUS_CODE_UNSET, from a number, a name or an enum name."""
@@ -196,6 +234,52 @@ def key_values(items: Json) -> dict[str, Json]:
 def attribute_value(value: Json) -> Json:
     """A value as an attribute holds it: a scalar as it is, anything else as its JSON text; None stays None."""
     return value if value is None or isinstance(value, str | int | float) else json_text(value)
+
+
+def parsed(value: Json) -> Json:
+    """What the text of a JSON object, array or text holds; anything else as it is."""
+    if isinstance(value, str) and value.lstrip()[:1] in ("{", "[", '"'):
+        try:
+            return orjson.loads(value)
+        except (orjson.JSONDecodeError, UnicodeEncodeError):
+            return value
+    return value
+
+
+def dotted(members: Mapping[str, Json], prefix: str = "", *, keep: Sequence[str] = ()) -> dict[str, Json]:
+    """Nested objects, and lists of objects, as one object with dotted keys: ``{"a": {"b": [{"c": 1}]}}`` is
+    ``a.b.0.c``. Lists of scalars and the values of the dotted keys in ``keep`` stay; empty objects are nothing.
+    Raises: RecursionError."""
+    found: dict[str, Json] = {}
+    for key, value in members.items():
+        inner = value
+        if isinstance(value, list) and any(isinstance(item, dict) for item in as_list(value)):
+            inner = {str(index): item for index, item in enumerate(as_list(value))}
+        if isinstance(inner, dict) and f"{prefix}{key}" not in keep:
+            found |= dotted(as_mapping(inner), f"{prefix}{key}.", keep=keep)
+        else:
+            found[f"{prefix}{key}"] = value
+    return found
+
+
+def observation_kind(attributes: Mapping[str, Json]) -> str:
+    """The kind of observation by the first rule of ``semconv.KIND_RULES`` that knows the value of its key; ""."""
+    for key, kinds in semconv.KIND_RULES:
+        value = attributes.get(key)
+        if isinstance(value, str) and (kind := kinds.get(value.lower())):
+            return kind
+    return ""
+
+
+def whole_number(value: Json) -> int | None:
+    """A count, also one written as text or with a zero fraction; None when it is none, or negative."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    text = str(value).strip()
+    if not _NUMBER.fullmatch(text):
+        return None
+    number = Decimal(text)
+    return int(number) if 0 <= number < 10**18 and number == int(number) else None
 
 
 def given(attributes: Mapping[str, Json]) -> dict[str, Json]:
