@@ -14,6 +14,7 @@ from rich.table import Table
 
 from benchmarks.analyses import COLD
 from benchmarks.analysis_rows import analysis_rows
+from benchmarks.convert import conversion_rows
 from benchmarks.data import Size, dataset
 from benchmarks.machine import machine_facts
 from benchmarks.measure import Measured, index_directory, measure
@@ -65,16 +66,19 @@ def main() -> None:
         notes.print("Compiling the interpreter of run_code …")
         first_code = first_code_start(index_directory(directory, "benchmarks.ours"))
         results = [_measured(size, directory, arguments, peer) for size in sizes]
+        conversions = {size: _converted(size, directory, arguments) for size in sizes}
         start = start_times(results[0].dataset.path, directory / "start-index", 1 if arguments.smoke else 10)
     except JobFailed as failure:
         sys.exit(str(failure))
     full_size = arguments.scale == 1
     tables = {_title(result): rows(result, full_size=full_size) for result in results}
     tables |= {f"Analyses, {r.dataset.name} spans": analysis_rows(r, full_size=full_size) for r in results}
+    tables |= {f"Conversion, {size} spans": table for size, (table, _) in conversions.items()}
     tables["Start of the server"] = start_rows(start, first_code)
     for title, table in tables.items():
         console.print(_rich_table(title, table))
     wrong = [line for result in results for line in result.ours.wrong]
+    wrong += [line for _, told in conversions.values() for line in told]
     for line in [*wrong, *(f"{PEER}: {line}" for result in results for line in result.peer.wrong)]:
         notes.print(f"Differs from what was generated: {line}")
     if wrong:
@@ -98,6 +102,12 @@ def _measured(size: Size, directory: Path, arguments: argparse.Namespace, peer: 
     generated = dataset(directory, size, arguments.scale)
     first_calls = () if size == "large" else tuple(COLD)[:1] if arguments.smoke else tuple(COLD)
     return measure(generated, directory, arguments.repeat, peer, first_calls, notes.print)
+
+
+def _converted(size: Size, directory: Path, arguments: argparse.Namespace) -> tuple[list[Row], list[str]]:
+    notes.print(f"Converting {size} spans …")
+    generated = dataset(directory, size, arguments.scale)
+    return conversion_rows(generated, arguments.repeat, full_size=arguments.scale == 1)
 
 
 def _title(result: Measured) -> str:

@@ -28,6 +28,11 @@ def below(limit: float, text: str) -> Goal:
     return Goal(text, lambda ours, _: ours <= limit)
 
 
+def at_speed(scanned_bytes: int, limit: float, text: str) -> Goal:
+    """So many bytes per second at least."""
+    return Goal(text, lambda ours, _: scanned_bytes / ours >= limit)
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """One comparison. ``of`` names what the other figure is when it is not the peer's."""

@@ -28,7 +28,6 @@ from halo_mcp.index.formats.protocol import Format, Record, Report
 from halo_mcp.index.formats.sniff import is_canonical, why_unknown
 from halo_mcp.index.formats.table import recognised
 from halo_mcp.index.formats.trace_file import TooLarge, TraceFile
-from halo_mcp.index.ids import normalize_id
 from halo_mcp.index.segments import (
     IndexDirectory,
     IngestReport,
@@ -47,6 +46,7 @@ FREE_BYTES: Final = 512 * 1024 * 1024
 """So much of the disk is left free."""
 _CHECKPOINT_BYTES: Final = 64 * 1024 * 1024
 _CHECK_BYTES: Final = 1024 * 1024
+_NO_ID: Final = (None, "")
 
 
 class CopyState(BaseModel):
@@ -247,7 +247,7 @@ class _Conversion:
             raise SourceUnreadable(self._source.path, error.strerror or str(error)) from error
 
     def _line(self, span: Record) -> bytes | None:
-        if not (normalize_id(span.get("trace_id")) and normalize_id(span.get("span_id"))):
+        if span.get("trace_id") in _NO_ID or span.get("span_id") in _NO_ID:
             self._report.skip("a span without ids", whole=False)
             return None
         self._report.spans += 1

@@ -5,10 +5,12 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+from functools import lru_cache
 
 from halo_mcp.index.json_text import json_text
 
 _HEX = re.compile(r"[0-9A-Fa-f]{16}|[0-9A-Fa-f]{24}|[0-9A-Fa-f]{32}")
+_LONGEST = 32
 _BASE64 = re.compile(r"[A-Za-z0-9+/]{22}==|[A-Za-z0-9+/]{11}=")
 
 
@@ -21,6 +23,11 @@ def normalize_id(value: object) -> str:
     if value is None:
         return ""
     text = value if isinstance(value, str) else json_text(value)
+    return _normalized(text) if len(text) <= _LONGEST else text
+
+
+@lru_cache(4096)  # an id comes many times: as a span's, and as its children's parent
+def _normalized(text: str) -> str:
     if _HEX.fullmatch(text):
         return text.lower()
     if _BASE64.fullmatch(text):

@@ -55,6 +55,8 @@ OUTPUT_TOKENS: Final = (
 )
 TOTAL_TOKENS: Final = ("llm.token_count.total", "gen_ai.usage.total_tokens", "llm.usage.total_tokens")
 """Never read: input and output tokens say it."""
+MIME_TYPES: Final = ("input.mime_type", "output.mime_type")
+"""Never read: a value says itself whether it is JSON."""
 CACHED_INPUT_TOKENS: Final = (
     "inference.llm.cached_input_tokens",
     "llm.token_count.prompt_details.cache_read",
@@ -404,6 +406,7 @@ def _understood() -> frozenset[str]:
         indexed_attribute_keys(),
         PROVIDER,
         TOTAL_TOKENS,
+        MIME_TYPES,
         INPUT_MESSAGES,
         OUTPUT_MESSAGES,
         PROMPT_MESSAGES,

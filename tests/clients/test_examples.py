@@ -1,73 +1,28 @@
 """The examples write traces that halo-mcp reads in full: model, messages, tool calls, tokens, errors, outcomes.
 
-Those that need packages from PyPI run only with ``HALO_MCP_EXAMPLES``, either 1 (they are installed for the run) or the
-directory of a venv that has them. The model is scripted, and listens on the loopback.
+Those that need packages from PyPI run only with ``HALO_MCP_EXAMPLES``. The model is scripted, on the loopback.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any, Final
 
-import anyio
 import pytest
 
-from tests.engine.fake_llm import FakeLLM, Reply
+from tests.example_packages import CALLS, networked, run_beside_model
 from tests.tools.desk import Desk, desk_over
 
 EXAMPLES: Final = Path(__file__).parents[2] / "examples"
-PACKAGES: Final = (
-    "openai-agents>=0.24",
-    "openinference-instrumentation-openai>=0.1.66",
-    "opentelemetry-sdk>=1.45",
-)
-_FLAG: Final = os.environ.get("HALO_MCP_EXAMPLES", "")
-_PATIENCE_S: Final = 300
-CALLS: Final = 4
-"""Of the model, in every example: two tasks, each with a tool call and an answer."""
-
-networked = pytest.mark.skipif(not _FLAG, reason="HALO_MCP_EXAMPLES is not set: these need packages from PyPI")
-
-
-@pytest.fixture(scope="session", name="python")
-def _python(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An interpreter that has the packages."""
-    directory = Path(_FLAG) if _FLAG != "1" else tmp_path_factory.mktemp("examples") / "venv"
-    python = directory / "bin" / "python"
-    if _FLAG == "1":
-        subprocess.run([sys.executable, "-m", "venv", str(directory)], check=True, timeout=_PATIENCE_S)
-        install = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *PACKAGES]
-        subprocess.run(install, check=True, capture_output=True, timeout=_PATIENCE_S)
-    return python
-
-
-def scripted(request: dict[str, Any]) -> Reply:
-    """Calls the tool with the last word of the question, then repeats what the tool said. On either wire."""
-    messages: list[dict[str, Any]] = request.get("input") or request["messages"]
-    last = messages[-1] if isinstance(messages, list) else {"role": "user", "content": messages}  # pyright: ignore[reportUnnecessaryIsInstance]
-    if last.get("role") == "tool" or last.get("type") == "function_call_output":
-        said = str(last.get("content") or last.get("output"))
-        return Reply(text=f"The tool says: {said}", usage=(40, 8, 10))
-    return Reply(calls=[("get_order", {"order_id": str(last["content"]).split()[-1]})], usage=(25, 12, 0))
 
 
 async def traces_of(example: str, python: Path, tmp_path: Path) -> Path:
     """The file that the example wrote."""
     traces = tmp_path / "traces.jsonl"
-    async with FakeLLM(scripted) as model:
-        foreign = ("OPENAI_", "OTEL_", "PYTHON")
-        environment = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
-        environment |= {"OPENAI_BASE_URL": model.base_url, "OPENAI_API_KEY": "none"}
-        with anyio.fail_after(_PATIENCE_S):
-            done = await anyio.run_process(
-                [str(python), str(EXAMPLES / example), str(traces)], env=environment, cwd=tmp_path, check=False
-            )
-        assert done.returncode == 0, done.stderr.decode()
-        assert len(model.requests) == (0 if example == "by_hand.py" else CALLS)
+    calls = 0 if example == "by_hand.py" else CALLS
+    await run_beside_model(str(python), str(EXAMPLES / example), str(traces), directory=tmp_path, calls=calls)
     return traces
 
 

@@ -237,3 +237,16 @@ def test_real_exports_are_read_in_full(path: Path, tmp_path: Path) -> None:
     found = read_file(path, tmp_path)
     assert len(found.spans) == path.read_bytes().count(b'"spanId"') - path.read_bytes().count(b'"links"')
     assert found.report.problems == []
+
+
+NOTHING: list[dict[str, Any]] = [
+    {"resourceSpans": []},
+    {"resourceSpans": [{"scopeSpans": [{}]}]},
+    {"resourceSpans": [{"scopeSpans": {"spans": []}}]},
+]
+
+
+@pytest.mark.parametrize("nothing", NOTHING)
+def test_a_request_without_spans_is_told(nothing: dict[str, Any]) -> None:
+    found = read_lines(request(otlp_span()), nothing)
+    assert len(found.spans) == found.report.lines_skipped == sum(found.report.reasons.values()) == 1

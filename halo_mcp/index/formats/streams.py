@@ -74,6 +74,20 @@ def compression_of(head: bytes) -> str:
     return next((name for magic, name in _MAGIC if head.startswith(magic)), "")
 
 
+def unpacked(data: bytes, limit: int) -> tuple[bytes, str]:
+    """Compressed ``data`` as far as it can be decompressed and up to ``limit`` bytes, and why not all of it ("")."""
+    parts: list[bytes] = []
+    compression = compression_of(data)
+    file = _decompressor(compression, io.BytesIO(data))
+    try:
+        while limit > 0 and (block := file.read1(min(limit, _BUFFER_BYTES))):
+            parts.append(block)
+            limit -= len(block)
+    except (EOFError, OSError, zlib.error, lzma.LZMAError, _zstd_error()) as error:
+        return b"".join(parts), f"the {compression} data is damaged or cut off: {_why(error)}"
+    return b"".join(parts), ""
+
+
 def _decompressor(compression: str, file: IO[bytes]) -> Any:
     if compression == "gzip":
         return gzip.GzipFile(fileobj=file)

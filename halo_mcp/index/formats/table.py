@@ -14,6 +14,7 @@ from halo_mcp.index.formats.head import Head
 from halo_mcp.index.formats.protocol import Format
 
 MODULES: Final = (
+    "otlp_protobuf",  # first: texts inside of it may look like anything
     "canonical_json",
     "claude_code",
     "codex",

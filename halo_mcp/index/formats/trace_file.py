@@ -93,6 +93,21 @@ class TraceFile:
             raise TooLarge(f"one document of more than {DOCUMENT_BYTES_LIMIT >> 20} MiB")
         return data
 
+    # --- as messages, each behind its length ------------------------------------------------------------------------
+    def next_record(self, place: str) -> None:
+        """Tell that a record of a binary file begins here."""
+        self._on_line()
+        self.report.records += 1
+        self.report.place, self.report.byte_offset = place, self.position
+
+    def take(self, count: int) -> bytes:
+        """The next bytes; fewer at the end. Raises: TooLarge."""
+        if count > DOCUMENT_BYTES_LIMIT:
+            raise TooLarge(f"a message of more than {DOCUMENT_BYTES_LIMIT >> 20} MiB")
+        data = self._reader.read(count)
+        self.position += len(data)
+        return data
+
     # --- as lines ------------------------------------------------------------------------------------------------
     def lines(self) -> Iterator[bytes]:
         """The lines that are not blank, without their newline. Overlong ones are skipped, and reported."""

@@ -40,6 +40,7 @@ _STATUSES: Final[Mapping[str, str]] = {
     **dict.fromkeys(("OK", "STATUS_CODE_OK", "1"), OK),
     **dict.fromkeys(("ERROR", "STATUS_CODE_ERROR", "2"), ERROR),
 }
+_SOURCE_IDS: Final = (semconv.SOURCE_TRACE_ID, semconv.SOURCE_SPAN_ID, semconv.SOURCE_PARENT_SPAN_ID)
 FAULTS: Final = (AttributeError, IndexError, KeyError, OverflowError, RecursionError, TypeError, ValueError)
 """What reading an ill-shaped record raises."""
 
@@ -181,7 +182,12 @@ def status_code(value: Json) -> str:
 
 def span_kind(value: Json) -> str:
     """SPAN_KIND_..., from a number, a name or an enum name; SPAN_KIND_INTERNAL when it is none."""
-    name = str(value).upper().removeprefix("SPAN_KIND_") if isinstance(value, str | int) else ""
+    return _span_kind(str(value)) if isinstance(value, str | int) else "SPAN_KIND_INTERNAL"
+
+
+@lru_cache(64)
+def _span_kind(text: str) -> str:
+    name = text.upper().removeprefix("SPAN_KIND_")
     name = _KINDS[int(name)] if len(name) == 1 and name in "012345" else name
     return f"SPAN_KIND_{name}" if name in _KINDS[1:] else "SPAN_KIND_INTERNAL"
 
@@ -218,10 +224,10 @@ def key_values(items: Json) -> dict[str, Json]:
         return cast("dict[str, Json]", items)
     found: dict[str, Json] = {}
     for item in items or ():
-        try:
-            found[item["key"]] = item["value"]["stringValue"]  # nearly all: the short way is for them
-        except (KeyError, TypeError):
-            found[item["key"]] = any_value(item.get("value"))
+        value = item.get("value")
+        # Nearly all are texts: the short way is for them.
+        short = type(value) is dict and "stringValue" in value
+        found[item["key"]] = value["stringValue"] if short else any_value(value)
     return found
 
 
@@ -308,20 +314,11 @@ def span(
     Raises: ValueError without a trace id or a span id.
     """
     own = dict(attributes) if attributes else {}
-    changed = False
-    ids: list[str] = []
-    for key, given_id in (
-        (semconv.SOURCE_TRACE_ID, trace_id),
-        (semconv.SOURCE_SPAN_ID, span_id),
-        (semconv.SOURCE_PARENT_SPAN_ID, parent_span_id),
-    ):
-        used = normalize_id(given_id)
-        ids.append(used)
-        if used and used != given_id:
-            own[key] = given_id
-            changed = True
+    given_ids = (trace_id, span_id, parent_span_id)
+    ids = (normalize_id(trace_id), normalize_id(span_id), normalize_id(parent_span_id))
     if not ids[0] or not ids[1]:
         raise ValueError("no span id" if ids[0] else "no trace id")
+    changed = ids != given_ids and _keep_originals(own, ids, given_ids)
     if end is None and start is not None:
         end = start
         if report is not None:
@@ -346,6 +343,16 @@ def span(
         "scope": scope or {},
         "attributes": own,
     }
+
+
+def _keep_originals(attributes: dict[str, Json], ids: Sequence[str], given_ids: Sequence[Json]) -> bool:
+    """Whether an id is spelt in another way than the source spells it; then the original is kept."""
+    changed = False
+    for key, used, original in zip(_SOURCE_IDS, ids, given_ids, strict=True):
+        if used and used != original:
+            attributes[key] = original
+            changed = True
+    return changed
 
 
 def event(name: str, time: int | None = None, attributes: Mapping[str, Json] | None = None) -> dict[str, Json]:
