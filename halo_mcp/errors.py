@@ -26,6 +26,7 @@
     ├── IndexFailure             the index directory cannot be used (disk full, no permission, damaged)
     ├── SandboxError             SQL or code of a model came to no result
     │   ├── SandboxUnavailable   its worker process cannot be started here
+    │   ├── IndexRenewed         the index was replaced while the worker opened it
     │   └── WorkerStopped        its worker process was killed, or ended
     ├── EngineError              the server-side agent came to no result
     │   ├── EngineUnavailable    no model is configured
@@ -312,6 +313,13 @@ class SandboxUnavailable(SandboxError):
         self.tool = tool
         self.reason = reason
         super().__init__(f"{tool} is not available here: {reason.rstrip('.')}. All other tools work.")
+
+
+class IndexRenewed(SandboxError):
+    """Another index took the place of the one that a worker was to open."""
+
+    def __init__(self, tool: str) -> None:
+        super().__init__(f"The index was renewed while {tool} opened it. Call again.")
 
 
 class WorkerStopped(SandboxError):

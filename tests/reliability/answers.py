@@ -23,7 +23,10 @@ EXPECTED: Final = (
         "the source was rotated twice within one call",
     ),
     Expected(r"The index was renewed while query_sql opened it\. Call again\.", "so was the index under query_sql"),
-    Expected(r"There is no trace '?\S+ in dataset .*", "the trace went with its file"),
+    Expected(
+        r"(None of these traces is in dataset \S+: )?There is no trace '?\S+ in dataset .*",
+        "the trace went with its file",
+    ),
     Expected(r"Trace \S+ .*no span.*", "the span was never there, or went with its file"),
     Expected(r"This cursor does not belong to this \w+ call: .*", "the page goes on in a file that is gone"),
     Expected(r"This SQL gives no result: .*\bnothing\b.*", "the statement was wrong"),

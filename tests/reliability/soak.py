@@ -80,7 +80,7 @@ class Soaked:
         found = [f"wrong answer: {text}" for text in self.wrong[:20]]
         if self.growth_bytes > GROWTH_BYTES:
             found.append(f"memory grew by {self.growth_bytes / 1e6:.0f} MB")
-        for name in ("processes", "threads", "descriptors"):
+        for name in _COUNTS:
             was, now = getattr(self.before, name), getattr(self.after, name)
             if now > was:
                 found.append(f"{now} {name} where there were {was}")
@@ -204,7 +204,6 @@ class Soak:
         """
         self.moving.replace()
         ends_at = time.monotonic() + QUIET_S
-        least = held_by(server.process.pid)
         while True:
             async with self._connected(server, self.clients - 1) as client:
                 for tool, arguments in PROCESSES:
@@ -212,19 +211,12 @@ class Soak:
                         await client.call_tool(tool, arguments)
             await anyio.sleep(QUIET_S / 10)
             now = held_by(server.process.pid)
-            least = Held(
-                min(least.processes, now.processes),
-                min(least.threads, now.threads),
-                min(least.descriptors, now.descriptors),
-                now.memory_bytes,
-            )
-            low = wanted and all(
-                getattr(least, name) <= getattr(wanted, name) for name in ("processes", "threads", "descriptors")
-            )
+            low = wanted and all(getattr(now, name) <= getattr(wanted, name) for name in _COUNTS)
             if low or time.monotonic() > ends_at:
-                return least
+                return now
 
 
+_COUNTS: Final = ("processes", "threads", "descriptors")
 _COUNTED: Final = {"get_dataset_overview": "total_traces", "count_traces": "total", "query_traces": "total"}
 """Where JSON answers say how many traces there are."""
 
