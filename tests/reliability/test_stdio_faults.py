@@ -18,8 +18,8 @@ from tests.server.test_stdio import HALO, PATIENCE_S, ROOT, Wire, environment, r
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX pipes")
 HUGE_CHARS = 8_000_000
 DISCOVER = (
-    b'{"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": {"protocolVersion": "2025-06-18", "capabilities": {}, '
-    b'"clientInfo": {"name": "test", "version": "1"}}}\n'
+    b'{"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": {"protocolVersion": "2025-06-18", '
+    b'"capabilities": {}, "clientInfo": {"name": "test", "version": "1"}}}\n'
 )
 
 
