@@ -1,6 +1,6 @@
 """The soak, and what docs/reliability.md says about it and about faults.
 
-``HALO_SOAK_S=60`` runs the soak for so many seconds, as .ci/run does; without it, it is left out.
+``HALO_SOAK_S=60`` runs the soak for so many seconds; without it, it is left out.
 """
 
 from __future__ import annotations
