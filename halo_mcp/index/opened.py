@@ -132,7 +132,9 @@ class OpenedSources:
     def _open(self, manifest: Manifest, listed: list[Listed]) -> None:
         _check_usable(manifest)
         snapshot = Snapshot(self._directory, manifest, self._snapshot, self._failures, self.privacy)
-        self._snapshot, self._listed = snapshot, listed
+        older, self._snapshot, self._listed = self._snapshot, snapshot, listed
+        if older is not None:
+            older.forget_answers()
 
     @property
     def _current(self) -> Snapshot:
