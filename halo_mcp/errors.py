@@ -27,6 +27,7 @@
     ├── IndexFailure             the index directory cannot be used (disk full, no permission, damaged)
     ├── SandboxError             SQL or code of a model came to no result
     │   ├── SandboxUnavailable   its worker process cannot be started here
+    │   ├── IndexRenewed         the index was replaced while the worker opened it
     │   └── WorkerStopped        its worker process was killed, or ended
     ├── EngineError              the server-side agent came to no result
     │   ├── EngineUnavailable    no model is configured
@@ -85,7 +86,7 @@ class InvalidTime(BadArgument):
         self.argument = argument
         self.value = value
         super().__init__(
-            f"{argument}={value!r} is not a time: give RFC 3339 such as '2026-03-02T09:00:00Z', "
+            f"{argument}={shown(value)!r} is not a time: give RFC 3339 such as '2026-03-02T09:00:00Z', "
             "or epoch seconds, milliseconds, microseconds or nanoseconds as digits."
         )
 
@@ -157,7 +158,9 @@ class UnknownDataset(BadArgument):
         self.known = list(known)
         if known:
             listed = ", ".join(known)
-            super().__init__(f"There is no dataset {name!r}. Loaded: {listed}. Leave dataset empty for the first one.")
+            super().__init__(
+                f"There is no dataset {shown(name)!r}. Loaded: {listed}. Leave dataset empty for the first one."
+            )
         else:
             super().__init__(
                 'No dataset is loaded: open one with list_datasets(open="PATH") where the server was given --root, or '
@@ -174,7 +177,7 @@ class UnknownTrace(BadArgument):
         self.similar = list(similar)
         hint = f"Ids that start alike: {', '.join(similar)}. " if similar else ""
         super().__init__(
-            f"There is no trace {trace_id!r} in dataset {dataset!r}. {hint}"
+            f"There is no trace {shown(trace_id)!r} in dataset {dataset!r}. {hint}"
             "Take ids from query_traces or from get_dataset_overview."
         )
 
@@ -185,9 +188,9 @@ class UnknownSpan(BadArgument):
     def __init__(self, trace_id: str, span_ids: Sequence[str]) -> None:
         self.trace_id = trace_id
         self.span_ids = list(span_ids)
-        shown = ", ".join(span_ids[:5]) + (f" and {len(span_ids) - 5} more" if len(span_ids) > 5 else "")
+        listed = ", ".join(map(shown, span_ids[:5])) + (f" and {len(span_ids) - 5} more" if len(span_ids) > 5 else "")
         super().__init__(
-            f"Trace {trace_id!r} has no span {shown}. "
+            f"Trace {trace_id!r} has no span {listed}. "
             f"view_trace(trace_id={trace_id!r}, detail='outline') lists its spans."
         )
 
@@ -200,7 +203,9 @@ class UnknownAttribute(BadArgument):
         self.attribute = attribute
         self.known = list(known)
         close = get_close_matches(attribute, known, n=5, cutoff=0.4) or list(known)[:20]
-        super().__init__(f"Span {span_id!r} has no attribute {attribute!r}. It has, among others: {', '.join(close)}.")
+        super().__init__(
+            f"Span {span_id!r} has no attribute {shown(attribute)!r}. It has, among others: {', '.join(close)}."
+        )
 
 
 class UnknownRun(BadArgument):
@@ -322,6 +327,13 @@ class SandboxUnavailable(SandboxError):
         self.tool = tool
         self.reason = reason
         super().__init__(f"{tool} is not available here: {reason.rstrip('.')}. All other tools work.")
+
+
+class IndexRenewed(SandboxError):
+    """Another index took the place of the one that a worker was to open."""
+
+    def __init__(self, tool: str) -> None:
+        super().__init__(f"The index was renewed while {tool} opened it. Call again.")
 
 
 class WorkerStopped(SandboxError):

@@ -42,12 +42,17 @@ async def serve_stdio(server: MCPServer[Any]) -> None:
         # Only now: the SDK takes over standard output only while sys.stdout is still backed by it. What other code
         # prints from here on goes to standard error instead of into the protocol.
         sys.stdout = sys.stderr
-        with anyio.CancelScope() as scope:
-            async with anyio.create_task_group() as group:
-                if sys.platform != "win32":
-                    group.start_soon(_end_on_signal, scope, received)
-                await low.run(read, write, low.create_initialization_options())
-                group.cancel_scope.cancel()
+        try:
+            with anyio.CancelScope() as scope:
+                async with anyio.create_task_group() as group:
+                    if sys.platform != "win32":
+                        group.start_soon(_end_on_signal, scope, received)
+                    await low.run(read, write, low.create_initialization_options())
+                    group.cancel_scope.cancel()
+        except anyio.get_cancelled_exc_class():  # by the SDK, whose writer failed; it would wait for its reader
+            sys.stderr.write("halo-mcp: standard output was closed\n")
+            sys.stderr.flush()
+            os._exit(1)
         if received:
             sys.stderr.flush()
             os._exit(128 + received[0])

@@ -211,13 +211,16 @@ class _Conversion:
         except OSError as error:
             raise SourceUnreadable(self._source.path, error.strerror or str(error)) from error
         self._bytes, self._lines = state.copy_bytes, state.copy_lines
-        with file, self._copy() as copy:
-            self._file, self._output = file, copy
-            self._checked = self._saved = self._bytes
-            self._write(self._chunks())
-            if file.stream.damage:
-                self._report.skip(file.stream.damage, whole=False)
-            self._save(complete=True)
+        try:
+            with file, self._copy() as copy:
+                self._file, self._output = file, copy
+                self._checked = self._saved = self._bytes
+                self._write(self._chunks())
+                if file.stream.damage:
+                    self._report.skip(file.stream.damage, whole=False)
+                self._save(complete=True)
+        except OSError as error:  # closing the copy writes what is left of it
+            raise IndexFailure(str(self._directory.path), error.strerror or str(error)) from error
         return self._state
 
     def _copy(self) -> IO[bytes]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -104,9 +104,13 @@ def bounded(cursor: duckdb.DuckDBPyConnection, work: Work) -> Generator[None, No
     """
     import duckdb
 
+    def interrupt() -> None:
+        with suppress(duckdb.ConnectionException):  # it was closed since
+            cursor.interrupt()
+
     work.check()
-    work.on_stop(cursor.interrupt)
-    timer = None if work.seconds_left is None else threading.Timer(work.seconds_left, cursor.interrupt)
+    work.on_stop(interrupt)
+    timer = None if work.seconds_left is None else threading.Timer(work.seconds_left, interrupt)
     if timer is not None:
         timer.daemon = True
         timer.start()

@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from copy import copy
 from functools import cached_property
 from pathlib import Path
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
-from halo_mcp.errors import IndexFailure, NotTraces, SourceUnreadable
+from halo_mcp.errors import HaloError, IndexFailure, NotTraces, SourceChanged, SourceUnreadable
 from halo_mcp.index.build import update_index
 from halo_mcp.index.columns import FailureColumns
+from halo_mcp.index.damage import is_damaged
 from halo_mcp.index.failure_rules import DEFAULT_RULES
 from halo_mcp.index.formats.sniff import why_not_traces
 from halo_mcp.index.labels import read_labels, stated
@@ -22,6 +23,9 @@ from halo_mcp.index.segments import IndexDirectory, Listed, Manifest
 from halo_mcp.index.snapshot import Snapshot
 from halo_mcp.index.sources import list_sources
 from halo_mcp.index.work import Work
+
+if TYPE_CHECKING:
+    from halo_mcp.index.store import SpanStore
 
 _OPEN_ATTEMPTS: Final = 3
 
@@ -103,6 +107,29 @@ class OpenedSources:
         self._listed = []
         self._directory.discard_any()
 
+    def mend(self, seen: SpanStore, error: HaloError, work: Work) -> bool:
+        """Whether asking again may help after ``error``, met by a call on ``seen``, a pinned state of this store.
+
+        What the error puts in doubt, a changed source or a damaged file of the index, is read anew at the next refresh,
+        unless another call has seen to that. Raises: IndexFailure, Cancelled, DeadlineExceeded.
+        """
+        if not isinstance(error, SourceChanged):
+            return self._drop_damaged(work)
+        if isinstance(seen, OpenedSources) and seen._snapshot is self._snapshot and self._snapshot is not None:
+            self._listed = []
+            self._directory.discard(self._snapshot.manifest, work, error.source)
+        return True
+
+    def _drop_damaged(self, work: Work) -> bool:
+        """Whether a file of the open or of the published index was damaged; it is built anew then."""
+        opened, published = self._snapshot and self._snapshot.manifest, self._directory.read_manifest()
+        for manifest in (opened, None if published == opened else published):
+            if manifest is not None and is_damaged(self._directory.path, manifest, work):
+                self._listed = []
+                self._directory.discard(manifest, work)
+                return True
+        return False
+
     def drop(self, work: Work) -> int:
         """Remove the index and the converted copies, and return the bytes freed; the next refresh makes them again.
 
@@ -117,7 +144,9 @@ class OpenedSources:
         pass_score = self._outcomes.pass_score
         files = [read_labels(path, pass_score) for path in self._outcomes.labels]
         snapshot = Snapshot(self._directory, manifest, self._snapshot, self._failures, self.privacy, files, pass_score)
-        self._snapshot, self._listed, self._labels = snapshot, listed, labels
+        older, self._snapshot, self._listed, self._labels = self._snapshot, snapshot, listed, labels
+        if older is not None:
+            older.forget_answers()
 
     @property
     def _current(self) -> Snapshot:

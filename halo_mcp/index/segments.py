@@ -298,13 +298,16 @@ class IndexDirectory:
             return None
         return manifest
 
-    def discard(self, manifest: Manifest, work: Work) -> None:
+    def discard(self, manifest: Manifest, work: Work, source: str = "") -> None:
         """Let the next build start from nothing, unless another index than ``manifest`` was published meanwhile.
 
-        Readers keep what they have open. Raises: IndexFailure, Cancelled, DeadlineExceeded.
+        A converted copy of ``source`` is made anew, too. Readers keep what they have open.
+        Raises: IndexFailure, Cancelled, DeadlineExceeded.
         """
         with self.writing(work):
             if self.read_manifest() == manifest:
+                with self._failing_clearly():
+                    (self.path / state_name(copy_name(source))).unlink(missing_ok=True)
                 self.discard_any()
 
     def discard_any(self) -> None:

@@ -169,6 +169,12 @@ class Snapshot:
                     answers.popitem(last=False)
         return cast("_Answer", known)
 
+    def forget_answers(self) -> None:
+        """Remember nothing of what was asked: some answers hold the snapshot, which would live until they are found."""
+        with self._lock:
+            self._answers.clear()
+            self._large_answers.clear()
+
     def query(
         self, sql: str, values: Sequence[Any] = (), work: Work | None = None, tables: Tables = NO_TABLES
     ) -> list[tuple[Any, ...]]:

@@ -20,6 +20,7 @@ from halo_mcp.index.tool_use import ToolUse
 from halo_mcp.index.work import Work
 
 if TYPE_CHECKING:
+    from halo_mcp.errors import HaloError
     from halo_mcp.index.checks import FailureSelector
     from halo_mcp.index.contrast import Contrast
     from halo_mcp.index.cost import CostReport
@@ -327,6 +328,10 @@ class SpanStore(Protocol):
 
     def forget(self) -> None:
         """Trust nothing at the next refresh: the data changed in a way that went unnoticed."""
+        ...
+
+    def mend(self, seen: SpanStore, error: HaloError, work: Work) -> bool:
+        """Whether asking again may help after ``error``, met by a call on ``seen``, a pinned state of this store."""
         ...
 
     def info(self) -> StoreInfo:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, cast
 
-from halo_mcp.errors import InvalidSql, SandboxError, SandboxUnavailable, SourceChanged, WorkerStopped
+from halo_mcp.errors import IndexFailure, IndexRenewed, InvalidSql, SandboxUnavailable, SourceChanged, WorkerStopped
 from halo_mcp.index.views import SqlState
 from halo_mcp.index.work import Work
 from halo_mcp.sandbox.frames import Frame
@@ -24,6 +24,8 @@ RESIDENT_BYTES: Final = 640 << 20
 ADDRESS_BYTES: Final = 3 << 30
 CELL_CHARS: Final = 4_000
 _OUR_FUNCTION: Final = "exception occurred while executing the UDF: ValueError: "
+_CANNOT_READ: Final = ("IOException:", "SerializationException:", "FatalException:")
+"""DuckDB's errors when a file is not what it wrote."""
 _SCRIPT: Final = Path(__file__).with_name("sql_worker.py")
 _NARROW: Final = "Ask for less: aggregate, select fewer or shorter columns, add conditions."
 _ALLOWED: Final = (
@@ -72,14 +74,16 @@ class SqlSandbox:
         """At most ``limit`` rows of one statement.
 
         Raises: InvalidSql; SandboxError when the worker cannot start, or was killed over its time or memory;
-        SourceChanged; Cancelled; DeadlineExceeded.
+        IndexRenewed, IndexFailure when it cannot open the index; SourceChanged; Cancelled; DeadlineExceeded.
         """
         request: Frame = {"sql": sql, "limit": min(limit, MAX_ROWS), "cell_chars": CELL_CHARS}
         try:
             reply = self.worker.request(request, self._deadline_s, work, setup=self._setup(state))
         except SandboxUnavailable as error:
             if not all(os.path.exists(path) for path in _segments(state)):
-                raise SandboxError("The index was renewed while query_sql opened it. Call again.") from error
+                raise IndexRenewed("query_sql") from error
+            if error.reason.startswith(_CANNOT_READ):
+                raise IndexFailure(str(state.directory), error.reason) from error
             raise
         except WorkerStopped as stopped:
             raise WorkerStopped(stopped.tool, stopped.why, stopped.detail, _NARROW) from stopped

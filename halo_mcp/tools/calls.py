@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from pydantic import ConfigDict, ValidationError, create_model
 
 from halo_mcp.datasets import Datasets
-from halo_mcp.errors import SourceChanged
+from halo_mcp.errors import IndexFailure, IndexRenewed, SourceChanged
 from halo_mcp.index.store import SpanStore
 from halo_mcp.index.work import Work
 from halo_mcp.tools.params import Answer, Call
@@ -70,26 +70,29 @@ def answer(
 
 
 def on_dataset(datasets: Datasets, dataset: str, ask: Callable[[Call], T], work: Work) -> T:
-    """What ``ask`` returns for a dataset that is brought up to date first; once more when its files changed meanwhile.
+    """What ``ask`` returns for a dataset that is brought up to date first.
 
+    It is asked once more when its files changed meanwhile, or files of its index turn out to be damaged.
     Indexing has no deadline; the question itself has the configured one. Raises: HaloError.
     """
-    used = list[SpanStore]()
+    used = dict[str, SpanStore]()
     try:
         return ask(_call(datasets, used, work, dataset))
-    except SourceChanged:
-        for store in used:
-            store.forget()
+    except (SourceChanged, IndexFailure, IndexRenewed) as error:
+        mended = [datasets.get(name)[1].mend(seen, error, work) for name, seen in used.items()]
+        if not any(mended):
+            raise
         return ask(_call(datasets, used, work, dataset))
 
 
-def _call(datasets: Datasets, used: list[SpanStore], work: Work, dataset: str) -> Call:
-    """A call on a dataset that is brought up to date now; ``used`` collects the stores that the answer draws on."""
+def _call(datasets: Datasets, used: dict[str, SpanStore], work: Work, dataset: str) -> Call:
+    """A call on a dataset that is brought up to date now; ``used`` collects the states that the answer draws on."""
     name, store = datasets.get(dataset)
-    used.append(store)
+    used[name] = store.pinned()
     store.refresh(work)
+    used[name] = pinned = store.pinned()
     limited = work.renewed(datasets.settings.deadline_s)
-    return call_on(datasets, name, store.pinned(), limited, partial(_call, datasets, used, work))
+    return call_on(datasets, name, pinned, limited, partial(_call, datasets, used, work))
 
 
 def call_on(datasets: Datasets, name: str, store: SpanStore, work: Work, other: Callable[[str], Call]) -> Call:

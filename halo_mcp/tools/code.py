@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final
 from pydantic import Field, ValidationError
 
 from halo_mcp.datasets import Datasets
-from halo_mcp.errors import BadArgument, SandboxError, SourceChanged
+from halo_mcp.errors import BadArgument, IndexFailure, IndexRenewed, SandboxError, SourceChanged
 from halo_mcp.index.filters import Text
 from halo_mcp.index.ids import normalize_id
 from halo_mcp.index.span import Json, as_mapping
@@ -145,8 +145,8 @@ class _Desk:
         """When the files turn out to be others than were indexed, the next call finds them indexed anew."""
         try:
             yield
-        except SourceChanged:
-            self._datasets.get(call.dataset)[1].forget()
+        except (SourceChanged, IndexFailure, IndexRenewed) as error:
+            self._datasets.get(call.dataset)[1].mend(call.store, error, call.work)
             self._pinned.clear()
             raise
 

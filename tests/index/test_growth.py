@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import shutil
@@ -9,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -17,6 +19,7 @@ import pytest
 from halo_mcp.errors import Cancelled, DeadlineExceeded, SourceNotFound, UnknownTrace
 from halo_mcp.index.filters import TraceFilters
 from halo_mcp.index.local import LocalStore
+from halo_mcp.index.patterns import compile_pattern
 from halo_mcp.index.segments import MANIFEST_NAME, SEGMENTS_LIMIT
 from halo_mcp.index.store import SpanRow
 from halo_mcp.index.work import Work
@@ -314,6 +317,30 @@ def test_readers_get_consistent_answers_while_a_writer_appends(tmp_path: Path) -
     store.refresh(Work())
     assert store.info().total_spans == 30 + 75
     assert [store.trace(f"t{i}").span_count for i in range(3)] == [35, 35, 35]
+
+
+def test_a_state_that_nobody_reads_any_more_is_let_go_at_once(tmp_path: Path) -> None:
+    store = store_of(tmp_path, span("s1"))
+    store.count(TraceFilters(regex_pattern="step"), None, Work())
+    searched = store.search_dataset(
+        TraceFilters(),
+        compile_pattern("step"),
+        group_by=None,
+        max_groups=5,
+        max_snippets=5,
+        context_chars=10,
+        after=None,
+        work=Work(),
+    )
+    old = weakref.ref(store._current)  # pyright: ignore[reportPrivateUsage]  # what must not outlive its use
+    del searched
+    gc.disable()
+    try:
+        append_lines(tmp_path / "traces.jsonl", span("s2"))
+        store.refresh(Work())
+        assert old() is None
+    finally:
+        gc.enable()
 
 
 def test_a_reader_of_an_old_state_can_finish_on_it(tmp_path: Path) -> None:

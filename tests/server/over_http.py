@@ -6,7 +6,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -128,13 +128,14 @@ async def started(
     *arguments: str,
     program: list[str] = HALO,
     variables: Mapping[str, str] | None = None,
+    through: Sequence[str] = (),
     patience_s: float = PATIENCE_S,
 ) -> AsyncGenerator[HttpServer]:
-    """A process with these arguments, which need not come to serve. All that is done with it is bounded."""
+    """A process with these arguments, which need not come to serve; ``through``: a command that starts it."""
     environment = {**plain_environment(tmp_path), **(variables or {})}
     with anyio.fail_after(patience_s):
         process = await anyio.open_process(
-            [sys.executable, *program, *arguments],
+            [*through, sys.executable, *program, *arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -156,10 +157,13 @@ async def serving_http(
     address: str = "127.0.0.1:0",
     program: list[str] = HALO,
     variables: Mapping[str, str] | None = None,
+    through: Sequence[str] = (),
     patience_s: float = PATIENCE_S,
 ) -> AsyncGenerator[HttpServer]:
     """A server that listens; ``arguments`` begin with its sources."""
-    arguments = (*arguments, "--http", address)
-    async with started(tmp_path, *arguments, program=program, variables=variables, patience_s=patience_s) as server:
+    options = (*arguments, "--http", address)
+    async with started(
+        tmp_path, *options, program=program, variables=variables, through=through, patience_s=patience_s
+    ) as server:
         server.url = (await server.said(r"serving (\S+)"))[1].replace("0.0.0.0", "127.0.0.1")
         yield server

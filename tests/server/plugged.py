@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -51,11 +53,22 @@ def _noisy_build(store: LocalStore, work: Work) -> None:
     _refresh(store, work)
 
 
+def _build_while_the_clock_goes_back(store: LocalStore, work: Work) -> None:
+    """Every look at the wall clock is an hour before the last one."""
+    hours = itertools.count()
+    now = time.time
+    time.time = lambda: now() - 3_600 * next(hours)
+    time.time_ns = lambda: int(time.time() * 1e9)
+    LocalStore.refresh = _refresh
+    _refresh(store, work)
+
+
 PLUGS: Final[dict[str, tuple[str, Callable[..., Any]]]] = {
     "waiting-build": ("refresh", _build_that_waits_for_its_end),
     "deaf-build": ("refresh", _build_that_hears_nothing),
     "deaf-question": ("info", _question_that_hears_nothing),
     "noise": ("refresh", _noisy_build),
+    "clock-back": ("refresh", _build_while_the_clock_goes_back),
 }
 """The method of the store that is replaced, and by what."""
 
