@@ -81,8 +81,8 @@ class AskSettings:
     """Input and output tokens that all questions to this server may use together."""
     total_usd: float | None = None
     """The same in US dollars; needs prices, see ``--prices``."""
-    run_code: bool = False
-    """Whether the server's own agent may run (sandboxed) Python."""
+    run_code: bool = True
+    """Whether the server's own agent may run (sandboxed) Python, where clients may."""
 
 
 def load_ask_settings(environ: Mapping[str, str] | None = None) -> AskSettings:

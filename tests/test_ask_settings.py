@@ -22,8 +22,8 @@ DOCS = Path(__file__).parents[1] / "docs" / "ask.md"
 
 def test_the_environment_is_read() -> None:
     assert load_ask_settings({}) == AskSettings()
-    given = {"HALO_MCP_ASK_WAIT_S": "20", "HALO_MCP_ASK_MAX_JOBS": "5", "HALO_MCP_ASK_RUN_CODE": "1"}
-    assert load_ask_settings(given) == AskSettings(wait_s=20.0, max_jobs=5, run_code=True)
+    given = {"HALO_MCP_ASK_WAIT_S": "20", "HALO_MCP_ASK_MAX_JOBS": "5", "HALO_MCP_ASK_RUN_CODE": "0"}
+    assert load_ask_settings(given) == AskSettings(wait_s=20.0, max_jobs=5, run_code=False)
 
 
 @pytest.mark.parametrize(

@@ -76,6 +76,7 @@ _RULES: Final[Sequence[tuple[frozenset[str], str]]] = tuple(
             ),
         ),
         ("query_sql", "What no other tool counts, query_sql can: one read-only SELECT over the span and trace tables."),
+        ("run_code", "What SQL cannot say, run_code can: Python over the payloads, without files or network."),
         (
             "grep_files read_file",
             (

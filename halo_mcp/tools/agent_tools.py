@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -38,9 +39,10 @@ _ADDED: Final = ("dataset", "response_format")
 T = TypeVar("T")
 
 
-def read_tools(datasets: Datasets, dataset: str, *, run_code: bool = False) -> list[Tool]:
+def read_tools(datasets: Datasets, dataset: str, *, run_code: bool) -> list[Tool]:
     """Every read tool on one dataset. A call may name another loaded dataset, as suggested next calls do."""
-    left_out = _NEVER if run_code else _NEVER | {"run_code"}
+    can_run = run_code and importlib.util.find_spec("wasmtime") is not None
+    left_out = _NEVER if can_run else _NEVER | {"run_code"}
     entries = [entry for entry in CATALOG if entry.function.__name__ not in left_out]
     return [_tool(entry, datasets, dataset) for entry in entries]
 

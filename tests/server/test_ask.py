@@ -106,12 +106,12 @@ async def test_a_count_that_cannot_be_run_is_sent_back_with_the_reason(tmp_path:
     assert (found["answer"], found["problems"]) == ("b", [])
 
 
-async def test_the_agent_has_the_read_tools_and_none_that_opens_files_or_runs_code(tmp_path: Path) -> None:
+async def test_the_agent_has_the_read_tools_and_none_that_opens_files(tmp_path: Path) -> None:
     async with asking(tmp_path, [answer()]) as asker:
         await asker.ask()
         offered = {tool["function"]["name"]: tool["function"] for tool in asker.model.requests[0]["tools"]}
     assert {"get_dataset_overview", "view_spans", "query_sql", "call_subagent", "final_answer"} <= offered.keys()
-    assert not {"ask", "ask_result", "list_datasets", "run_code", "verify_evidence"} & offered.keys()
+    assert not {"ask", "ask_result", "list_datasets", "verify_evidence"} & offered.keys()
     for tool in offered.values():
         assert not {"dataset", "response_format"} & tool["parameters"].get("properties", {}).keys()
 
@@ -286,9 +286,16 @@ async def test_a_question_is_held_to_what_is_left_of_input_and_output_together(t
     assert (found["status"], found["stop_reason"]) == ("partial", "input_tokens")
 
 
-async def test_the_agent_runs_code_where_the_server_allows_it(tmp_path: Path) -> None:
+async def test_the_agent_runs_no_code_where_that_is_off(tmp_path: Path) -> None:
+    async with asking(tmp_path, [answer()], ask=AskSettings(run_code=False)) as asker:
+        await asker.ask()
+        offered = [tool["function"]["name"] for tool in asker.model.requests[0]["tools"]]
+    assert "run_code" not in offered
+
+
+async def test_the_agent_runs_code_unless_that_is_off(tmp_path: Path) -> None:
     script = [Reply(calls=[("run_code", {"code": "print(6 * 7)"})]), answer("42")]
-    async with asking(tmp_path, script, ask=AskSettings(run_code=True)) as asker:
+    async with asking(tmp_path, script) as asker:
         assert (await asker.ask())["status"] == "complete"
         (shown,) = tool_results(asker.model.requests[1]).values()
     assert "42" in shown.splitlines()
