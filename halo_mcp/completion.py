@@ -20,6 +20,7 @@ from halo_mcp.index.store import GroupKey
 from halo_mcp.index.work import Work
 from halo_mcp.runs import RunFiles
 from halo_mcp.tools.agent_tools import in_worker
+from halo_mcp.tools.client import asking_client
 from halo_mcp.tools.params import ALL_TRACES
 
 MOST: Final = 100
@@ -54,7 +55,7 @@ class Completer:
         if name in _DATASETS:
             return _beginning(self._datasets.names, typed)
         if name == "run_id":
-            if not self._datasets.settings.privacy.payloads:
+            if not self._datasets.settings.privacy.payloads or asking_client():  # they may be of other clients
                 return []
             return _beginning(RunFiles(self._datasets.settings.index_dir).ids(), typed)
         if name != "trace_id" and name not in _NAMES:

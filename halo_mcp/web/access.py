@@ -6,6 +6,7 @@ import sys
 from dataclasses import dataclass, field
 from typing import Final
 
+from mcp.server.auth.middleware.auth_context import AuthContextMiddleware
 from mcp.server.auth.middleware.bearer_auth import BearerAuthBackend, RequireAuthMiddleware
 from mcp.server.auth.provider import TokenVerifier
 from mcp.server.auth.routes import build_resource_metadata_url, create_protected_resource_routes
@@ -82,7 +83,7 @@ class OnlyWithToken:
     def __init__(self, app: ASGIApp, access: Access) -> None:
         assert access.verifier
         metadata = build_resource_metadata_url(access.resource) if access.resource else None
-        required = RequireAuthMiddleware(app, access.scopes, metadata)
+        required = RequireAuthMiddleware(AuthContextMiddleware(app), access.scopes, metadata)
         backend = BearerAuthBackend(access.verifier)
         self.guarded = AuthenticationMiddleware(required, backend=backend, on_error=_not_now)
         self.app = app
