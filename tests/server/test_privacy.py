@@ -62,6 +62,52 @@ def test_a_credential_is_masked_in_text_in_json_and_in_json_within_json(kind: st
     assert f"[redacted: {kind}]" in redact(f"x {written} y")
 
 
+@pytest.mark.parametrize("kind", SECRETS)
+def test_escapes_that_json_does_not_need_hide_no_credential(kind: str) -> None:
+    written, secret = SECRETS[kind]
+
+    needless = "".join("\\n" if one == "\n" else f"\\u{ord(one):04x}" for one in written)
+    document = f'["before {needless} after"]'
+    assert json.loads(document) == [f"before {written} after"]
+    for depth in range(3):
+        shown: Any = redact(document)
+        for _ in range(depth + 1):
+            (shown,) = json.loads(shown)
+        assert secret not in shown
+        assert "[redacted: " in shown
+        document = json.dumps([document])
+
+
+def test_an_escape_in_front_of_a_backslash_or_in_harmless_text_stays() -> None:
+    assert redact(r'{"a": "x \u0026 y"}') == r'{"a": "x \u0026 y"}'
+    masked = redact(r'{"a": "\\\u0070assword=abc123def \u0022"}')
+    assert json.loads(masked) == {"a": '\\password=[redacted: secret] "'}
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "mysql --password S3cret-99 shop",
+        "deploy --api-key 'S3cret-99' now",
+        '["deploy", "--client-secret", "S3cret-99"]',
+        '{"name": "DB_PASSWORD", "value": "S3cret-99"}',
+        "{'key': 'x-api-key', 'value': 'S3cret-99'}",
+    ],
+)
+def test_a_secret_beside_its_name_is_masked(written: str) -> None:
+    for text in (written, json.dumps(written), json.dumps([json.dumps(written)])):
+        assert "[redacted: secret]" in redact(text)
+        assert "S3cret" not in redact(text)
+
+
+def test_a_credential_that_is_a_key_is_masked_and_no_member_is_lost() -> None:
+    one, other = "ghp_a1B2c3D4e5F6g7H8", "ghp_z9B2c3D4e5F6g7H8"
+    assert redact_json({one: 1, other: {one: [2]}}) == {
+        "[redacted: github-token]": 1,
+        "[redacted: github-token]'": {"[redacted: github-token]": [2]},
+    }
+
+
 def test_every_kind_of_mask_says_what_it_hides_and_is_left_alone_by_the_rules() -> None:
     for rule in RULES:
         assert redact(f"[redacted: {rule.kind}]") == f"[redacted: {rule.kind}]"
