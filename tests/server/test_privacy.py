@@ -475,3 +475,26 @@ def test_the_command_line_masks_when_told_by_option_or_environment(
     assert secret not in printed("view", path, ONE)
     monkeypatch.setenv("HALO_MCP_NO_PAYLOADS", "1")
     assert "redacted" not in printed("view", path, ONE)
+
+
+def test_what_the_command_line_says_of_a_file_is_masked_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written, secret = SECRETS["aws-access-key-id"]
+    path = tmp_path / f"t-{written}.jsonl"
+    lines = [span(trace=ONE, attributes={f"note.{written}": "text"}), {"trace_id": written}]
+    write_lines(path, *lines, f"no span: {written}".encode())
+    monkeypatch.setenv("HALO_MCP_INDEX_DIR", str(tmp_path / "index"))
+
+    def printed(*arguments: str) -> str:
+        assert run(arguments) == 0
+        return capsys.readouterr().out
+
+    assert secret in printed("doctor", str(path))
+    for verb in ("doctor", "index"):
+        for form in ((), ("--json",)):
+            said = printed(verb, "--redact", *form, str(path))
+            assert secret not in said
+            assert "[redacted: aws-access-key-id]" in said
+    monkeypatch.setenv("HALO_MCP_NO_PAYLOADS", "1")
+    assert "note." not in printed("doctor", str(path))
