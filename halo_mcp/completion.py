@@ -66,7 +66,9 @@ class Completer:
         if name == "trace_id":
             return store.trace_ids(typed.strip(), MOST + 1, limited)
         counts = store.count(ALL_TRACES, _NAMES[name], limited)
-        return _beginning([count.value for count in counts if count.value], typed)
+        # Masked first: with every letter typed, the number of values would tell the next one of a masked name.
+        mask = self._datasets.settings.privacy.of_text
+        return _beginning([mask(count.value) for count in counts if count.value], typed)
 
 
 def _beginning(values: Sequence[str], typed: str) -> list[str]:

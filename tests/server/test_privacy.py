@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from mcp import Client, MCPError
+from mcp_types import PromptReference
 
 from halo_mcp.cli import run
 from halo_mcp.config import Settings
@@ -366,6 +367,22 @@ async def test_no_credential_leaves_a_server_that_redacts(tmp_path: Path, name_t
         if not name_too:  # a name is masked on its way out only: code may turn it round before
             assert secret[::-1] not in said, kind
     assert said.count("[redacted: ") > 200
+
+
+async def test_a_masked_name_cannot_be_guessed_letter_by_letter(tmp_path: Path) -> None:
+    written, _ = SECRETS["github-token"]
+    records = [span(trace=ONE, kind="TOOL", attributes={"tool.name": written})]
+    async with serving_planted(tmp_path, records, redact=True) as caller:
+        await caller.text("get_dataset_overview")
+
+        async def offered(typed: str) -> list[str]:
+            found = await caller.client.complete(
+                PromptReference(name="diagnose"), {"name": "tool_name", "value": typed}
+            )
+            return found.completion.values
+
+        assert await offered("") == ["[redacted: github-token]"]
+        assert await offered("ghp_") == []
 
 
 async def test_a_quote_copied_from_a_masked_view_stands(tmp_path: Path) -> None:
