@@ -10,6 +10,7 @@ import os
 import re
 import secrets
 import shutil
+import stat
 import sys
 import sysconfig
 import tomllib
@@ -26,6 +27,7 @@ from halo_mcp.datasets import parse_sources
 from halo_mcp.errors import BadArgument, BadClientConfig, why_unusable
 
 _PROGRAM: Final = "halo-mcp"
+_ANY_WRITE: Final = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
 _CACHED: Final = re.compile(r"(?:archive|environments|builds)-v\d+")
 """Directories of uv's cache that hold the environments of ``uvx``; they come and go."""
 
@@ -224,6 +226,9 @@ def carry_out(planned: Plan) -> Path | None:
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
     backup: Path | None = None
     try:
+        # A rename does not ask for permission to write to what it replaces.
+        if planned.before is not None and not target.stat().st_mode & _ANY_WRITE:
+            raise BadArgument(f"{planned.path} is write-protected and is left as it is. Use --print, and paste.")
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
             with temporary.open("xb") as file:

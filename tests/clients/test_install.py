@@ -319,6 +319,14 @@ def test_a_directory_that_may_not_be_written_to_stays_as_it_is(client: Client) -
 
 
 @every_client
+def test_a_write_protected_file_stays_as_it_is(home: Home, client: Client) -> None:
+    place = written(home.place(client), existing(client))
+    place.chmod(0o444)
+    assert "is write-protected" in home(client.name, "t.jsonl", code=1)
+    assert home.files() == {place: existing(client).encode()}
+
+
+@every_client
 def test_a_write_that_fails_leaves_no_trace(home: Home, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     place = written(home.place(client), existing(client))
 
