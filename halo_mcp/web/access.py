@@ -10,7 +10,7 @@ from mcp.server.auth.middleware.auth_context import AuthContextMiddleware
 from mcp.server.auth.middleware.bearer_auth import BearerAuthBackend, RequireAuthMiddleware
 from mcp.server.auth.provider import TokenVerifier
 from mcp.server.auth.routes import build_resource_metadata_url, create_protected_resource_routes
-from pydantic import AnyHttpUrl, TypeAdapter
+from pydantic import AnyHttpUrl, ConfigDict, TypeAdapter
 from starlette.middleware.authentication import AuthenticationMiddleware
 from starlette.requests import HTTPConnection
 from starlette.responses import JSONResponse, Response
@@ -71,8 +71,9 @@ def _oauth(settings: HttpSettings) -> Access:
 
 
 def _url(text: str) -> AnyHttpUrl:
+    """As it was written: clients compare an issuer letter by letter (RFC 8414, section 3.3). Raises: BadArgument."""
     try:
-        return TypeAdapter(AnyHttpUrl).validate_python(text)
+        return TypeAdapter(AnyHttpUrl, config=ConfigDict(url_preserve_empty_path=True)).validate_python(text)
     except ValueError:
         raise BadArgument(f"{text!r} is no URL.") from None
 
