@@ -110,6 +110,7 @@ def index(
     sources: Sources,
     drop: Annotated[bool, typer.Option("--drop", help="remove the indexes and converted copies instead")] = False,
     index_dir: IndexDir = None,
+    redact: Redact = False,
     as_json: Json = False,
 ) -> None:
     """Build or update the indexes, and say what was read."""
@@ -275,10 +276,13 @@ def demo(
 @app.command()
 @reads_traces
 def doctor(
-    source: Annotated[str, typer.Argument(metavar="SOURCE")], index_dir: IndexDir = None, as_json: Json = False
+    source: Annotated[str, typer.Argument(metavar="SOURCE")],
+    index_dir: IndexDir = None,
+    redact: Redact = False,
+    as_json: Json = False,
 ) -> None:
     """Check a file: what was read, what was not and why, line by line; and which settings are in force."""
     from halo_mcp.doctor import examine
 
-    report = examine(source, load_settings(index_dir=index_dir, **outcome_options()))
+    report = examine(source, load_settings(index_dir=index_dir, redact=redact or None, **outcome_options()))
     typer.echo(json.dumps(report.data, indent=2) if as_json else printable(report.text))

@@ -20,6 +20,7 @@ from halo_mcp.index.store import GroupKey
 from halo_mcp.index.work import Work
 from halo_mcp.runs import RunFiles
 from halo_mcp.tools.agent_tools import in_worker
+from halo_mcp.tools.client import asking_client
 from halo_mcp.tools.params import ALL_TRACES
 
 MOST: Final = 100
@@ -54,7 +55,7 @@ class Completer:
         if name in _DATASETS:
             return _beginning(self._datasets.names, typed)
         if name == "run_id":
-            if not self._datasets.settings.privacy.payloads:
+            if not self._datasets.settings.privacy.payloads or asking_client():  # they may be of other clients
                 return []
             return _beginning(RunFiles(self._datasets.settings.index_dir).ids(), typed)
         if name != "trace_id" and name not in _NAMES:
@@ -65,7 +66,9 @@ class Completer:
         if name == "trace_id":
             return store.trace_ids(typed.strip(), MOST + 1, limited)
         counts = store.count(ALL_TRACES, _NAMES[name], limited)
-        return _beginning([count.value for count in counts if count.value], typed)
+        # Masked first: with every letter typed, the number of values would tell the next one of a masked name.
+        mask = self._datasets.settings.privacy.of_text
+        return _beginning([mask(count.value) for count in counts if count.value], typed)
 
 
 def _beginning(values: Sequence[str], typed: str) -> list[str]:

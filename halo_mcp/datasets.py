@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from halo_mcp.index.store import SpanStore
     from halo_mcp.index.work import Work
 
+_NAME_CHARS: Final = 64
+_MOST_OPENED: Final = 100
+"""Of files that clients open: their names stand in many answers, and each dataset that was asked costs memory."""
 _NAMED: Final = re.compile(r"([A-Za-z0-9][A-Za-z0-9_.-]*)=(.+)", re.DOTALL)
 
 
@@ -149,12 +152,22 @@ class Datasets:
             raise _cannot_open(path, error) from error
         if not exists:
             raise BadArgument(f"There is no file or directory {shown(path)} to open. Check the path; give it in full.")
-        known = self._sources.get(name)
-        if known is not None and [_resolved(source) for source in known] != [resolved]:
-            raise BadArgument(f"Dataset {name!r} is already loaded from {', '.join(known)}; open with another NAME=.")
-        if known is None:
-            self._opened_by_client.add(name)
-            self._sources[name] = [str(resolved)]
+        if len(name) > _NAME_CHARS:
+            raise BadArgument(f"A dataset's name has up to {_NAME_CHARS} characters: open with a shorter NAME=.")
+        with self._opening:  # two clients may choose the same name
+            known = self._sources.get(name)
+            if known is not None and [_resolved(source) for source in known] != [resolved]:
+                raise BadArgument(
+                    f"Dataset {name!r} is already loaded from {', '.join(known)}; open with another NAME=."
+                )
+            if known is None:
+                if len(self._opened_by_client) >= _MOST_OPENED:
+                    raise BadArgument(
+                        f"{_MOST_OPENED} files are open, as many as may be: use one of the datasets that list_datasets "
+                        "names, or restart the server."
+                    )
+                self._opened_by_client.add(name)
+                self._sources[name] = [str(resolved)]
         return name
 
     def drop(self, name: str, work: Work) -> int:

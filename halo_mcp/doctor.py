@@ -34,11 +34,19 @@ class Examination:
 
 
 def examine(source: str, settings: Settings) -> Examination:
-    """Index ``source`` and report. Raises: SourceError, IndexFailure; not NotTraces, which is a finding."""
+    """Index ``source`` and report, masked as the user wants it.
+
+    Raises: SourceError, IndexFailure; not NotTraces, which is a finding.
+    """
+    found, privacy = _examined(source, settings), settings.privacy
+    return Examination(privacy.of_text(found.text), privacy.of_json(found.data))
+
+
+def _examined(source: str, settings: Settings) -> Examination:
     ((name, paths),) = parse_sources([source]).items()
     labels = labels_by_dataset(settings.labels, [name])
     outcomes = settings.outcomes([*labels.get("", []), *labels.get(name, [])])
-    store = LocalStore(name, paths, settings.index_dir, outcomes=outcomes)
+    store = LocalStore(name, paths, settings.index_dir, privacy=settings.privacy, outcomes=outcomes)
     http = load_http_settings(os.environ.get("HALO_MCP_HTTP", "").strip() or DEFAULT_ADDRESS)
     lines = [f"index directory: {settings.index_dir} ({settings.origins.get('index_dir', 'default')})"]
     lines += [_http_line(http)]
@@ -139,6 +147,8 @@ def _field_lines(quality: DataQuality) -> Iterator[str]:
 
 
 def _unknown_lines(quality: DataQuality) -> Iterator[str]:
+    if not quality.sampled_spans:
+        return
     sampled = counted(quality.sampled_spans, "sampled span")
     yield f"attributes that no rule reads (of {sampled}):" + ("" if quality.unknown_attributes else " none")
     for key, count in quality.unknown_attributes:

@@ -10,6 +10,7 @@ import os
 import re
 import secrets
 import shutil
+import stat
 import sys
 import sysconfig
 import tomllib
@@ -19,13 +20,14 @@ from datetime import UTC, datetime
 from glob import glob
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, BinaryIO, Final, cast
 
 from halo_mcp.clients import Client, Command, Entry, as_json, is_ours
 from halo_mcp.datasets import parse_sources
 from halo_mcp.errors import BadArgument, BadClientConfig, why_unusable
 
 _PROGRAM: Final = "halo-mcp"
+_ANY_WRITE: Final = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
 _CACHED: Final = re.compile(r"(?:archive|environments|builds)-v\d+")
 """Directories of uv's cache that hold the environments of ``uvx``; they come and go."""
 
@@ -149,6 +151,8 @@ def plan(client: Client, path: Path, name: str, entry: Entry) -> Plan:
 
 def _read(path: Path) -> bytes | None:
     try:
+        if path.exists() and not (path.is_file() or path.is_dir()):  # a pipe would be waited for
+            raise BadArgument(f"{path} is no file. Name another with --path.")
         return path.read_bytes() if path.exists() else None
     except OSError as error:
         raise BadArgument(f"{path} cannot be read: {why_unusable(error)}.") from error
@@ -224,9 +228,12 @@ def carry_out(planned: Plan) -> Path | None:
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
     backup: Path | None = None
     try:
+        # A rename does not ask for permission to write to what it replaces.
+        if planned.before is not None and not target.stat().st_mode & _ANY_WRITE:
+            raise BadArgument(f"{planned.path} is write-protected and is left as it is. Use --print, and paste.")
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with temporary.open("xb") as file:
+            with temporary.open("xb") if planned.before is None else _for_us_only(temporary) as file:
                 file.write(planned.after)
                 file.flush()
                 os.fsync(file.fileno())
@@ -246,13 +253,21 @@ def carry_out(planned: Plan) -> Path | None:
     return backup
 
 
+def _for_us_only(path: Path) -> BinaryIO:
+    """A new file that nobody else can read, until it gets the mode of the one that was there: it may hold keys.
+
+    Raises: OSError.
+    """
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o600), "wb")
+
+
 def _copied(target: Path) -> Path:
     """A copy of the file beside it, under a name that was free."""
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
     for number in range(1_000):
         backup = target.with_name(f"{target.name}.{stamp}{f'-{number}' if number else ''}.bak")
         try:
-            backup.open("xb").close()
+            _for_us_only(backup).close()
         except FileExistsError:
             continue
         shutil.copy2(target, backup)

@@ -16,6 +16,8 @@ from halo_mcp.errors import Busy, EngineError, HaloError, RunStopped, UnknownRun
 
 KEPT: Final = 20
 """Finished jobs whose results can still be had."""
+OWNERS_KEPT: Final = 1_000
+"""Runs of which is known who began them."""
 STOP_S: Final = 2.0
 """How long someone who stops a job waits for it to end."""
 _log = logging.getLogger(__name__)
@@ -38,6 +40,8 @@ class Job:
     allowed: Spending
     used: Callable[[], Spending]
     """What it has used so far."""
+    owner: str = ""
+    """The client that may wait for it and stop it; "": every one."""
     detached: bool = False
     """Nobody has to wait for it: its caller was answered with its id."""
     step: str = "starting"
@@ -86,15 +90,17 @@ class Jobs:
         self._jobs: dict[str, Job] = {}
         self._spent = Spending(0, 0.0)
         """By jobs that have ended."""
+        self._owners: dict[str, str] = {}
 
-    def left(self) -> Spending:
-        """What a new job may use: what running jobs are allowed counts as used. Raises: Busy."""
+    def left(self, client: str = "") -> Spending:
+        """What a new job of a client may use: what running jobs are allowed counts as used. Raises: Busy."""
         running = [job for job in self._jobs.values() if not job.done.is_set()]
         if len(running) >= self.settings.max_jobs:
-            listed = ", ".join(job.id for job in running)
+            own = ", ".join(job.id for job in running if job.owner == client)
             raise Busy(
-                f"The server already works on {len(running)} questions ({listed}), as many as HALO_MCP_ASK_MAX_JOBS "
-                "allows: wait for one with ask_result, or stop it with cancel=true."
+                f"The server already works on {len(running)} questions{f' ({own})' if own else ''}, as many as "
+                "HALO_MCP_ASK_MAX_JOBS allows: "
+                + ("wait for one with ask_result, or stop it with cancel=true." if own else "try again later.")
             )
         tokens = self.settings.total_tokens - self._spent.tokens - sum(job.allowed.tokens for job in running)
         total = self.settings.total_usd
@@ -109,16 +115,24 @@ class Jobs:
     def start(self, job: Job, work: Callable[[], Awaitable[Mapping[str, Any]]]) -> Job:
         """Begin the work; what it returns becomes the job's outcome."""
         self._jobs[job.id] = job
+        self._owners[job.id] = job.owner
+        for known in list(self._owners)[:-OWNERS_KEPT]:
+            del self._owners[known]
         for old in [job for job in self._jobs.values() if job.done.is_set()][:-KEPT]:
             del self._jobs[old.id]
         self._group.start_soon(self._run, job, work)
         return job
 
-    def get(self, job_id: str) -> Job:
-        """Raises: UnknownRun."""
-        if job_id not in self._jobs:
+    def get(self, job_id: str, client: str = "") -> Job:
+        """The job, for the client that began it. Raises: UnknownRun."""
+        job = self._jobs.get(job_id)
+        if job is None or job.owner != client:
             raise UnknownRun(job_id)
-        return self._jobs[job_id]
+        return job
+
+    def may_read(self, run_id: str, client: str) -> bool:
+        """Whether the record of a run is for this client: one that has to say who it is gets its own only."""
+        return not client or self._owners.get(run_id) == client
 
     async def _run(self, job: Job, work: Callable[[], Awaitable[Mapping[str, Any]]]) -> None:
         # Nothing but cancellation may leave: it would end the task group, and every other job with it.

@@ -23,6 +23,7 @@ from halo_mcp.errors import HaloError, InvalidCursor, UnknownDataset, UnknownRun
 from halo_mcp.guide import guide
 from halo_mcp.runs import RunFiles
 from halo_mcp.tools.calls import ToolFunction, answer
+from halo_mcp.tools.client import asking_client
 from halo_mcp.tools.overview import get_dataset_overview
 from halo_mcp.tools.params import Answer
 from halo_mcp.tools.publish import in_thread
@@ -74,10 +75,12 @@ def add_resources(server: MCPServer[Serving], datasets: Datasets, instructions: 
     @server.resource(
         "halo://runs/{run_id}", name="run", title="Record of a run of ask", mime_type="application/x-ndjson"
     )
-    async def _run_record(run_id: str) -> str:  # pyright: ignore[reportUnusedFunction]
+    async def _run_record(run_id: str, ctx: Context[Serving]) -> str:  # pyright: ignore[reportUnusedFunction]
         """What the server's own agent did: spans in canonical form, one JSON object a line."""
         try:
             datasets.settings.privacy.require_payloads()  # it may be of a time when they were served
+            if not ctx.request_context.lifespan_context.jobs.may_read(run_id, asking_client()):
+                raise UnknownRun(run_id)
             path = RunFiles(datasets.settings.index_dir).transcript(run_id)
             return await anyio.to_thread.run_sync(partial(path.read_text, encoding="utf-8"))
         except (UnknownRun, OSError):

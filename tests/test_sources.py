@@ -95,6 +95,18 @@ def test_a_client_reads_only_what_lies_under_the_roots(allowed: Path, tmp_path: 
     datasets.close()
 
 
+def test_what_clients_open_is_bounded_in_number_and_length_of_names(allowed: Path, tmp_path: Path) -> None:
+    datasets = Datasets({}, Settings(index_dir=tmp_path / "index", roots=(allowed,)))
+    with pytest.raises(BadArgument, match="up to 64 characters"):
+        datasets.open(f"{'n' * 65}={allowed}")
+    for number in range(100):
+        datasets.open(f"n{number}={allowed}")
+    assert datasets.open(f"n7={allowed}") == "n7"
+    with pytest.raises(BadArgument, match="100 files are open"):
+        datasets.open(f"more={allowed}")
+    assert len(datasets.names) == 100
+
+
 def test_the_command_line_is_not_bound_by_the_roots(allowed: Path, tmp_path: Path) -> None:
     datasets = Datasets({"mine": [str(allowed)]}, Settings(tmp_path / "index", roots=(allowed,)))
     assert datasets.open(f"mine={allowed}") == "mine"

@@ -90,7 +90,7 @@ def read_quality(snapshot: Snapshot, work: Work) -> DataQuality:
     ((duplicates, parentless),) = snapshot.query(_STRUCTURE, work=work)
     ((without, several),) = snapshot.query(_ROOTS, work=work)
     ((circles,),) = snapshot.query(_CIRCLES, work=work) if parentless else [(0,)]
-    unknown, sampled = _unknown_attributes(snapshot, work)
+    unknown, sampled = _unknown_attributes(snapshot, work) if snapshot.privacy.payloads else (Counter[str](), 0)
     return DataQuality(
         duplicate_span_ids=duplicates,
         orphan_parents=parentless - circles,

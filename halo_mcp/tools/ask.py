@@ -23,6 +23,7 @@ from halo_mcp.index.filters import TraceFilters
 from halo_mcp.jobs import Job, Spending
 from halo_mcp.tools.ask_text import outcome_text
 from halo_mcp.tools.calls import answer
+from halo_mcp.tools.client import asking_client
 from halo_mcp.tools.evidence_pack import evidence_pack
 from halo_mcp.tools.investigation import Effort, Question, share_used, step
 from halo_mcp.tools.params import ALL_TRACES, Answer, Filters, ResponseFormat, call_text
@@ -165,7 +166,8 @@ async def _ask(
 
 def _started(desk: Serving, asked: Question, effort: Effort, budget: Mapping[str, float]) -> Job:
     """Raises: BadArgument, Busy."""
-    left, made = desk.jobs.left(), desk.investigator
+    client = asking_client()
+    left, made = desk.jobs.left(client), desk.investigator
     limits = made.limits(effort, **budget)
     # Both kinds are held until the job ends, and come out of the same total.
     output = min(limits.max_output_tokens, -(-left.tokens // 2))
@@ -182,7 +184,7 @@ def _started(desk: Serving, asked: Question, effort: Effort, budget: Mapping[str
         return Spending(totals.input_tokens + totals.output_tokens, totals.usd)
 
     allowed = Spending(limits.max_input_tokens + limits.max_output_tokens, limits.max_usd)
-    job = Job(run.run_id, asked.text, allowed, used)
+    job = Job(run.run_id, asked.text, allowed, used, client)
     return desk.jobs.start(job, partial(made.ask, run, asked))
 
 
@@ -194,10 +196,13 @@ async def _result(
     response_format: ResponseFormat,
     ctx: Context[Serving],
 ) -> CallToolResult:
+    client = asking_client()
     try:
-        job = desk.jobs.get(job_id)
+        job = desk.jobs.get(job_id, client)
     except UnknownRun:
-        raise UnknownRun(job_id, saved=desk.investigator.files.exists(job_id)) from None
+        # Whether there is a record of it is told to those who may read it.
+        saved = desk.jobs.may_read(job_id, client) and desk.investigator.files.exists(job_id)
+        raise UnknownRun(job_id, saved=saved) from None
     if cancel:
         await job.stop()
     else:

@@ -17,6 +17,7 @@ from halo_mcp.index.span import Json, as_mapping
 from halo_mcp.index.work import Work
 from halo_mcp.sandbox.code import CodeResult, CodeSessions, HostFunction, Rows
 from halo_mcp.tools.calls import about_all_datasets, call_on, checked, own_parameters, problems
+from halo_mcp.tools.client import asking_client
 from halo_mcp.tools.params import ALL_TRACES, Answer, Call, Filters
 from halo_mcp.tools.render import counted, number
 
@@ -48,7 +49,9 @@ def run_code(
     _check_length("session", session, _NAME_CHARS)
     sessions = datasets.workers.get("code", "", lambda: CodeSessions(datasets.settings.index_dir / "sandbox"))
     desk = _Desk(datasets, dataset, work)
-    result = sessions.run(session, code, desk.functions(), work)
+    # Variables are the client's own: others that use the usual name of a session have others.
+    own = f"{asking_client()} {session}"
+    result = sessions.run(own, code, desk.functions(), work)
     return Answer(_text(result, session), _data(result, session))
 
 

@@ -6,10 +6,11 @@ import sys
 from dataclasses import dataclass, field
 from typing import Final
 
+from mcp.server.auth.middleware.auth_context import AuthContextMiddleware
 from mcp.server.auth.middleware.bearer_auth import BearerAuthBackend, RequireAuthMiddleware
 from mcp.server.auth.provider import TokenVerifier
 from mcp.server.auth.routes import build_resource_metadata_url, create_protected_resource_routes
-from pydantic import AnyHttpUrl, TypeAdapter
+from pydantic import AnyHttpUrl, ConfigDict, TypeAdapter
 from starlette.middleware.authentication import AuthenticationMiddleware
 from starlette.requests import HTTPConnection
 from starlette.responses import JSONResponse, Response
@@ -70,8 +71,9 @@ def _oauth(settings: HttpSettings) -> Access:
 
 
 def _url(text: str) -> AnyHttpUrl:
+    """As it was written: clients compare an issuer letter by letter (RFC 8414, section 3.3). Raises: BadArgument."""
     try:
-        return TypeAdapter(AnyHttpUrl).validate_python(text)
+        return TypeAdapter(AnyHttpUrl, config=ConfigDict(url_preserve_empty_path=True)).validate_python(text)
     except ValueError:
         raise BadArgument(f"{text!r} is no URL.") from None
 
@@ -82,7 +84,7 @@ class OnlyWithToken:
     def __init__(self, app: ASGIApp, access: Access) -> None:
         assert access.verifier
         metadata = build_resource_metadata_url(access.resource) if access.resource else None
-        required = RequireAuthMiddleware(app, access.scopes, metadata)
+        required = RequireAuthMiddleware(AuthContextMiddleware(app), access.scopes, metadata)
         backend = BearerAuthBackend(access.verifier)
         self.guarded = AuthenticationMiddleware(required, backend=backend, on_error=_not_now)
         self.app = app

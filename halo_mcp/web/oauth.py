@@ -128,22 +128,30 @@ def _jwks_of(issuer: str) -> str:
             continue
         if isinstance(metadata, dict):
             said = cast("dict[str, Any]", metadata)
-            if said.get("issuer") == issuer and isinstance(said.get("jwks_uri"), str):
-                _check_url(said["jwks_uri"])
-                return str(said["jwks_uri"])
+            keys = said.get("jwks_uri")
+            if said.get("issuer") == issuer and isinstance(keys, str):
+                if _is_safe(keys):
+                    return keys
+                found.append(f"{url}: its jwks_uri is not https")
+                continue
         found.append(f"{url}: no metadata of this issuer")
     raise OSError("; ".join(found))
 
 
 def _check_url(url: str) -> None:
     """Raises: BadArgument."""
-    parts = urlsplit(url)
-    host = parts.hostname or ""
-    if parts.scheme == "https" and host:
-        return
-    if parts.scheme == "http" and _is_loopback(host):
-        return
-    raise BadArgument(f"{url!r} must be an https URL: what it answers decides whose tokens are accepted.")
+    if not _is_safe(url):
+        raise BadArgument(f"{url!r} must be an https URL: what it answers decides whose tokens are accepted.")
+
+
+def _is_safe(url: str) -> bool:
+    """Whether nobody between can change what it answers."""
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname or ""
+    except ValueError:  # such as half an IPv6 address
+        return False
+    return bool(host) and (parts.scheme == "https" or (parts.scheme == "http" and _is_loopback(host)))
 
 
 def _is_loopback(host: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import stat
 import sys
 import tomllib
@@ -316,6 +317,42 @@ def test_a_directory_that_may_not_be_written_to_stays_as_it_is(client: Client) -
             assert [(file.name, file.read_bytes()) for file in path.parent.iterdir()] == [("config", planned.before)]
         finally:
             path.parent.chmod(0o755)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX permissions")
+def test_nobody_else_can_read_a_configuration_while_it_is_written(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = written(home.place(CLIENTS["claude-code"]), '{"key": "secret"}')
+    place.chmod(0o600)
+    seen: list[int] = []
+
+    def noted(copy: Any) -> Any:
+        def wrapped(source: Path, target: Path) -> Any:
+            seen.append(target.stat().st_mode & 0o777)
+            return copy(source, target)
+
+        return wrapped
+
+    monkeypatch.setattr(shutil, "copymode", noted(shutil.copymode))
+    monkeypatch.setattr(shutil, "copy2", noted(shutil.copy2))
+    home("claude-code", "t.jsonl")
+    assert seen == [0o600, 0o600]
+    assert {path.stat().st_mode & 0o777 for path in home.files()} == {0o600}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX pipes")
+def test_a_pipe_in_the_place_of_a_configuration_is_not_waited_for(home: Home) -> None:
+    place = home.place(CLIENTS["cursor"])
+    place.parent.mkdir()
+    os.mkfifo(place)
+    assert "is no file" in home("cursor", "t.jsonl", code=1)
+
+
+@every_client
+def test_a_write_protected_file_stays_as_it_is(home: Home, client: Client) -> None:
+    place = written(home.place(client), existing(client))
+    place.chmod(0o444)
+    assert "is write-protected" in home(client.name, "t.jsonl", code=1)
+    assert home.files() == {place: existing(client).encode()}
 
 
 @every_client

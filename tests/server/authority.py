@@ -29,6 +29,8 @@ class Authority:
         }
         self.issuer = ""
         self.fetches: list[str] = []
+        self.keys_url = ""
+        """Where its metadata says that its keys are; "": where they are."""
         self.down = False
 
     def claims(self, **changes: Any) -> dict[str, Any]:
@@ -70,7 +72,7 @@ class Authority:
             made = [(name, algorithms[name].to_jwk(key.public_key(), as_dict=True)) for name, key in self.keys.items()]
             return {"keys": [{**jwk, "kid": name, "use": "sig"} for name, jwk in made]}
         if path == "/.well-known/openid-configuration":
-            return {"issuer": self.issuer, "jwks_uri": f"{self.issuer}/keys"}
+            return {"issuer": self.issuer, "jwks_uri": self.keys_url or f"{self.issuer}/keys"}
         return None
 
     async def answer(self, socket: anyio.abc.SocketStream) -> None:

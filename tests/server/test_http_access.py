@@ -249,8 +249,17 @@ async def test_without_keys_no_token_is_judged_and_the_next_try_fetches_again() 
         assert await tokens.verify_token(issuer.token())
 
 
+@pytest.mark.parametrize("place", ["http://login.example/keys", "file:///etc/passwd", "https://[", "keys"])
+async def test_metadata_that_names_keys_anyone_could_forge_lets_nobody_in(place: str) -> None:
+    async with authority() as issuer:
+        issuer.keys_url = place
+        with pytest.raises(NoKeys):
+            await tokens_of(issuer).verify_token(issuer.token())
+        assert "/keys" not in issuer.fetches
+
+
 def test_keys_come_over_https_or_from_this_machine_only() -> None:
-    for url in ("http://login.example", "file:///etc/passwd", "https://", "ftp://x"):
+    for url in ("http://login.example", "file:///etc/passwd", "https://", "ftp://x", "https://["):
         with pytest.raises(BadArgument):
             JwtTokens("https://login.example", AUDIENCE, url)
 
@@ -274,7 +283,7 @@ async def test_access_tokens_open_the_server_and_its_metadata_says_who_issues_th
             async with httpx2.AsyncClient() as http:
                 said = (await http.get(server.base + metadata)).json()
                 assert (said["resource"], said["scopes_supported"]) == (AUDIENCE, ["traces:read"])
-                assert said["authorization_servers"][0].rstrip("/") == issuer.issuer
+                assert said["authorization_servers"] == [issuer.issuer]
                 refused = await http.post(server.url, json={})
                 assert refused.status_code == 401
                 assert f"https://traces.example.com{metadata}" in refused.headers["www-authenticate"]

@@ -12,6 +12,8 @@ import anyio
 import anyio.lowlevel
 import httpx2
 import pytest
+from mcp import MCPError
+from mcp_types import ResourceTemplateReference
 
 from tests.engine.fake_llm import FakeLLM, Hang, answer
 from tests.engine.harness import KEY
@@ -20,6 +22,8 @@ from tests.server.over_http import HttpServer, serving_http
 from tests.server.test_ask import GOOD, LOOK
 from tests.test_cli_ask import environment
 from tests.tools.desk import ERAS, Era
+
+NOBODY = "0" * 16
 
 
 @pytest.fixture(params=ERAS)
@@ -127,6 +131,52 @@ async def test_a_job_outlives_its_connection_and_another_client_gets_its_result(
             found = await caller.json("ask_result", job_id=job, wait_s=60)
         assert (found["status"], found["run_id"]) == ("complete", job)
         assert model.disconnects == []
+
+
+async def test_a_job_and_its_record_are_for_the_token_that_began_it(tmp_path: Path, era: Era) -> None:
+    mine, other = "a-token-that-is-long-enough", "another-token-that-is-long-enough"
+    file = tmp_path / "tokens"
+    file.write_text(f"{mine}\n{other}\n")
+    file.chmod(0o600)
+    variables = {"HALO_MCP_ASK_WAIT_S": "0.001", "HALO_MCP_ASK_MAX_JOBS": "1"}
+    async with (
+        FakeLLM([LOOK, Hang()]) as model,
+        asked(tmp_path, model, "--token-file", str(file), **variables) as server,
+        server.client(era, mine) as caller,
+        server.client(era, other) as stranger,
+    ):
+        job = (await caller.json("ask", question="What fails?"))["job_id"]
+        await model.hanging.wait()
+        assert job in await caller.error("ask", question="And now?")
+        assert job not in await stranger.error("ask", question="What fails?")
+        for cancel in (False, True):
+            said = await stranger.error("ask_result", job_id=job, wait_s=0, cancel=cancel)
+            assert said == (await stranger.error("ask_result", job_id=NOBODY, wait_s=0)).replace(NOBODY, job)
+        with pytest.raises(MCPError, match="no record of a run"):
+            await stranger.client.read_resource(f"halo://runs/{job}")
+        for each in (caller, stranger):
+            template = ResourceTemplateReference(uri="halo://runs/{run_id}")
+            found = await each.client.complete(template, {"name": "run_id", "value": ""})
+            assert found.completion.values == []
+        assert (await caller.json("ask_result", job_id=job, wait_s=0))["status"] == "running"
+        assert "query_traces" in str(await caller.client.read_resource(f"halo://runs/{job}"))
+        assert "was stopped" in await caller.error("ask_result", job_id=job, cancel=True)
+
+
+async def test_variables_of_run_code_are_for_the_token_that_set_them(tmp_path: Path) -> None:
+    mine, other = "a-token-that-is-long-enough", "another-token-that-is-long-enough"
+    file = tmp_path / "tokens"
+    file.write_text(f"{mine}\n{other}\n")
+    file.chmod(0o600)
+    arguments = [str(traces(tmp_path)), "--token-file", str(file)]
+    async with (
+        serving_http(tmp_path, *arguments) as server,
+        server.client(token=mine) as caller,
+        server.client(token=other) as stranger,
+    ):
+        assert (await caller.text("run_code", code="kept = 41 + 1; print(kept)")).startswith("42")
+        assert "NameError" in await stranger.text("run_code", code="print(kept)")
+        assert (await caller.text("run_code", code="print(kept)")).startswith("42")
 
 
 async def test_where_others_can_connect_nothing_that_spends_or_runs_code_is_offered(tmp_path: Path) -> None:

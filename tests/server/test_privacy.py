@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from mcp import Client, MCPError
+from mcp_types import PromptReference
 
 from halo_mcp.cli import run
 from halo_mcp.config import Settings
@@ -60,6 +61,52 @@ def test_a_credential_is_masked_in_text_in_json_and_in_json_within_json(kind: st
         if text[0] in "{[":
             json.loads(masked)
     assert f"[redacted: {kind}]" in redact(f"x {written} y")
+
+
+@pytest.mark.parametrize("kind", SECRETS)
+def test_escapes_that_json_does_not_need_hide_no_credential(kind: str) -> None:
+    written, secret = SECRETS[kind]
+
+    needless = "".join("\\n" if one == "\n" else f"\\u{ord(one):04x}" for one in written)
+    document = f'["before {needless} after"]'
+    assert json.loads(document) == [f"before {written} after"]
+    for depth in range(3):
+        shown: Any = redact(document)
+        for _ in range(depth + 1):
+            (shown,) = json.loads(shown)
+        assert secret not in shown
+        assert "[redacted: " in shown
+        document = json.dumps([document])
+
+
+def test_an_escape_in_front_of_a_backslash_or_in_harmless_text_stays() -> None:
+    assert redact(r'{"a": "x \u0026 y"}') == r'{"a": "x \u0026 y"}'
+    masked = redact(r'{"a": "\\\u0070assword=abc123def \u0022"}')
+    assert json.loads(masked) == {"a": '\\password=[redacted: secret] "'}
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "mysql --password S3cret-99 shop",
+        "deploy --api-key 'S3cret-99' now",
+        '["deploy", "--client-secret", "S3cret-99"]',
+        '{"name": "DB_PASSWORD", "value": "S3cret-99"}',
+        "{'key': 'x-api-key', 'value': 'S3cret-99'}",
+    ],
+)
+def test_a_secret_beside_its_name_is_masked(written: str) -> None:
+    for text in (written, json.dumps(written), json.dumps([json.dumps(written)])):
+        assert "[redacted: secret]" in redact(text)
+        assert "S3cret" not in redact(text)
+
+
+def test_a_credential_that_is_a_key_is_masked_and_no_member_is_lost() -> None:
+    one, other = "ghp_a1B2c3D4e5F6g7H8", "ghp_z9B2c3D4e5F6g7H8"
+    assert redact_json({one: 1, other: {one: [2]}}) == {
+        "[redacted: github-token]": 1,
+        "[redacted: github-token]'": {"[redacted: github-token]": [2]},
+    }
 
 
 def test_every_kind_of_mask_says_what_it_hides_and_is_left_alone_by_the_rules() -> None:
@@ -322,6 +369,22 @@ async def test_no_credential_leaves_a_server_that_redacts(tmp_path: Path, name_t
     assert said.count("[redacted: ") > 200
 
 
+async def test_a_masked_name_cannot_be_guessed_letter_by_letter(tmp_path: Path) -> None:
+    written, _ = SECRETS["github-token"]
+    records = [span(trace=ONE, kind="TOOL", attributes={"tool.name": written})]
+    async with serving_planted(tmp_path, records, redact=True) as caller:
+        await caller.text("get_dataset_overview")
+
+        async def offered(typed: str) -> list[str]:
+            found = await caller.client.complete(
+                PromptReference(name="diagnose"), {"name": "tool_name", "value": typed}
+            )
+            return found.completion.values
+
+        assert await offered("") == ["[redacted: github-token]"]
+        assert await offered("ghp_") == []
+
+
 async def test_a_quote_copied_from_a_masked_view_stands(tmp_path: Path) -> None:
     records = [span(trace=ONE, attributes={"output.value": f"the deploy used {SECRETS['github-token'][0]} and failed"})]
     async with serving_planted(tmp_path, records, redact=True) as caller:
@@ -429,3 +492,26 @@ def test_the_command_line_masks_when_told_by_option_or_environment(
     assert secret not in printed("view", path, ONE)
     monkeypatch.setenv("HALO_MCP_NO_PAYLOADS", "1")
     assert "redacted" not in printed("view", path, ONE)
+
+
+def test_what_the_command_line_says_of_a_file_is_masked_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written, secret = SECRETS["aws-access-key-id"]
+    path = tmp_path / f"t-{written}.jsonl"
+    lines = [span(trace=ONE, attributes={f"note.{written}": "text"}), {"trace_id": written}]
+    write_lines(path, *lines, f"no span: {written}".encode())
+    monkeypatch.setenv("HALO_MCP_INDEX_DIR", str(tmp_path / "index"))
+
+    def printed(*arguments: str) -> str:
+        assert run(arguments) == 0
+        return capsys.readouterr().out
+
+    assert secret in printed("doctor", str(path))
+    for verb in ("doctor", "index"):
+        for form in ((), ("--json",)):
+            said = printed(verb, "--redact", *form, str(path))
+            assert secret not in said
+            assert "[redacted: aws-access-key-id]" in said
+    monkeypatch.setenv("HALO_MCP_NO_PAYLOADS", "1")
+    assert "note." not in printed("doctor", str(path))
