@@ -19,7 +19,7 @@ from halo_mcp.index.failure_patterns import ERROR_PREFIX, SAYS_NOTHING
 from halo_mcp.index.failure_rules import DEFAULT_RULES, LOOP_CALLS, LOOP_RULE, STATUS_RULE, first_rule, mask
 from halo_mcp.index.outcomes import USUAL_KEYS, OutcomeKeys, identifier
 
-INDEX_VERSION: Final = 9
+INDEX_VERSION: Final = 10
 """Bump when a column, a derivation or the layout of a segment changes: older indexes are then rebuilt."""
 
 MESSAGE_CHARS: Final = 500
@@ -187,7 +187,7 @@ _HARD_TEXT: Final = (
     "CASE WHEN exception_type IS NOT NULL OR exception_message IS NOT NULL "
     "THEN concat_ws(': ', exception_type, coalesce(exception_message, status_message)) "
     f"ELSE coalesce(nullif(concat_ws(' | ', status_message, CASE WHEN observation_kind = 'TOOL' "
-    f"AND strlen(output) <= {failure_columns.BRIEF_BYTES} "
+    f"AND strlen(output) <= {failure_columns.BRIEF_BYTES} AND output IS DISTINCT FROM status_message "
     f"AND (regexp_matches(output, {quoted(ERROR_PREFIX)}) OR regexp_full_match(status_message, {quoted(SAYS_NOTHING)})) "
     "THEN output END), ''), "
     "CASE WHEN observation_kind = 'TOOL' THEN left(output, 200) END) END"

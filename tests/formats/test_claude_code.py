@@ -272,7 +272,8 @@ def test_a_sub_agents_file_joins_the_trace_of_its_session(tmp_path: Path, own_se
     main, sub = tmp_path / f"{SESSION}.jsonl", folder / "agent-abc.jsonl"
     write(main, parent_lines())
     write(sub, sub_lines(isSidechain=True, agentId="abc", sessionId=session))
-    sub.with_suffix(".meta.json").write_text('{"agentType": "Explore"}')
+    sub.with_suffix(".meta.json").write_text('{"agentType": "Explore", "spawnDepth": 1}')
+    assert read_file(sub.with_suffix(".meta.json"), tmp_path / "index3").format == "claude-code"
     whole, part = read_file(main, tmp_path / "index1"), read_file(sub, tmp_path / "index2")
     assert {span["trace_id"] for span in part.spans} == {SESSION}
     agent = part.by_id["agent-abc"]

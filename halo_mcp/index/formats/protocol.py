@@ -32,6 +32,7 @@ CHANGED_IDS: Final = "ids respelled as hex"
 MADE_IDS: Final = "ids made up"
 MADE_ROOTS: Final = "roots made up"
 WRAPPED_CALLS: Final = "model calls recorded twice, the outer one taken as a step"
+MOVED_MESSAGES: Final = "spans with messages in events, which became attributes"
 REPEATED: Final = "records stored more than once"
 
 
