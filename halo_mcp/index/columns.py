@@ -164,7 +164,7 @@ _SAID_COLUMNS: Final[tuple[Column, ...]] = (
     Column("status_code", "VARCHAR", "OK, ERROR or UNSET; UNSET with an exception event counts as ERROR.", _status_code()),
     Column("status_message", "VARCHAR", f"Status message, at most {MESSAGE_CHARS} characters.", f"nullif(left(status.message, {MESSAGE_CHARS}), '')"),
     Column("service_name", "VARCHAR", "Resource attribute service.name.", _name(f"nullif(resource.attributes.\"{semconv.SERVICE_NAME}\", '')")),
-    Column("observation_kind", "VARCHAR", "AGENT, LLM, TOOL, CHAIN, GUARDRAIL, RETRIEVER, EMBEDDING or SPAN.", _observation_kind()),
+    Column("observation_kind", "VARCHAR", "AGENT, LLM, TOOL, CHAIN, GUARDRAIL, RETRIEVER, EMBEDDING or SPAN. An LLM span with tokens directly around another one with tokens (a call recorded twice) is a CHAIN.", _observation_kind()),
     Column("model_name", "VARCHAR", "Model that answered (else the one asked for).", _name(_model_name())),
     Column("tool_name", "VARCHAR", "Tool called; only on TOOL spans.", _name(_tool_name())),
     Column("own_agent_name", "VARCHAR", "Agent named on the span itself.", _name(_agent_name())),

@@ -301,8 +301,8 @@ def test_columns_and_rules_see_what_only_events_tell(tmp_path: Path) -> None:
     for field, kind in (("finish reason", "LLM"), ("answer", "LLM"), ("arguments", "TOOL"), ("result", "TOOL")):
         assert said[field, kind] == 1
     modes = store.failure_modes(TraceFilters(), None, Work()).modes
-    assert sorted((mode.rule, mode.text) for mode in modes) == [
-        ("error_prefix", "Error: no such order"),
-        ("finish_length", "finish_reason=max_tokens"),
-    ]
+    assert {mode.rule: mode.text for mode in modes} == {
+        "error_prefix": "Error: no such order",
+        "finish_length": "finish_reason=max_tokens",
+    }
     store.close()
