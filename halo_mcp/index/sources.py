@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from halo_mcp.errors import SourceNotFound, SourceUnreadable, shown, why_unusable
+from halo_mcp.index.formats.names import TRAJECTORY_ENDING, VERDICT_ENDING
 from halo_mcp.index.segments import Listed
 
 TRACE_FILE_SUFFIXES: Final = (
@@ -54,7 +55,18 @@ def _listed(path: Path) -> Listed:
     state = path.stat()
     if not stat.S_ISREG(state.st_mode):
         raise SourceUnreadable(shown(str(path)), _NOT_A_FILE)
-    return Listed(os.path.abspath(path), state.st_size, state.st_mtime_ns, state.st_ino)
+    return Listed(os.path.abspath(path), state.st_size, modified_nano(path, state), state.st_ino)
+
+
+def modified_nano(path: Path, state: os.stat_result) -> int:
+    """When a file was last written, or the verdict beside it: a new verdict makes a trajectory a changed file."""
+    if not path.name.endswith(TRAJECTORY_ENDING):
+        return state.st_mtime_ns
+    try:
+        verdict = path.with_name(path.name.removesuffix(TRAJECTORY_ENDING) + VERDICT_ENDING).stat()
+    except OSError:
+        return state.st_mtime_ns
+    return max(state.st_mtime_ns, verdict.st_mtime_ns)
 
 
 def _expand(argument: str, roots: Sequence[Path]) -> list[Path]:

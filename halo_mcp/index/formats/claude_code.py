@@ -556,7 +556,7 @@ def _convert(file: TraceFile, report: Report) -> Iterator[Record]:
         line = as_mapping(value)
         kind = as_text(line.get("type"))
         if kind in _BOOKKEEPING:
-            report.ignored(f"bookkeeping: {kind}")
+            report.ignored(kind)
             return ()
         if _is_about_agent(line):
             report.ignored("about a sub-agent: read with its file")
