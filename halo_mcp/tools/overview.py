@@ -291,6 +291,11 @@ def _coverage_lines(o: Overview, info: StoreInfo, quality: DataQuality) -> Itera
     yield "spans without: " + (", ".join(named) or "nothing missing (kind, session, start, agent, model, tokens)")
     if o.missing_parents:
         yield f"{counted(o.missing_parents, 'span')} with a parent that is not in the data"
+    if quality.duplicate_span_ids:
+        yield (
+            f"{counted(quality.duplicate_span_ids, 'span')} with an id that their trace has already "
+            "(stored twice?): each is counted"
+        )
     if quality.unknown_attributes:
         keys = names((f"{_short(key)} {number(count)}" for key, count in quality.unknown_attributes), _KEYS_SHOWN)
         yield f"attributes that no rule reads (of {counted(quality.sampled_spans, 'sampled span')}): {keys}"

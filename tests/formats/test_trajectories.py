@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from halo_mcp.index.filters import TraceFilters
 from halo_mcp.index.work import Work
-from tests.builders import Record, open_store, span, trace_ids, write_lines
+from tests.builders import Record, llm, open_store, trace_ids, write_lines
 from tests.formats.reading import Read, read, read_file, read_lines
 
 REAL = Path(__file__).parents[3] / "shared" / "data"
@@ -372,7 +372,7 @@ def test_a_verdict_that_comes_after_the_trajectory_was_read_is_taken_at_the_next
 
 
 def test_canonical_lines_named_like_a_trajectory_are_read_with_a_newer_verdict_beside_them(tmp_path: Path) -> None:
-    path = write_lines(tmp_path / "x.traj.json", span("s1"))
+    path = write_lines(tmp_path / "x.traj.json", llm("s1"))
     later = path.stat().st_mtime_ns + 1_000_000
     (tmp_path / "x.report.json").write_text("{}")
     os.utime(tmp_path / "x.report.json", ns=(later, later))
