@@ -116,6 +116,9 @@ def _source_lines(source: Source) -> list[str]:
         lines.insert(2, f"  format: {made}")
     if report.repairs:
         lines.append(f"  mended: {pairs(report.repairs)}")
+    if report.bookkeeping:
+        total = counted(sum(report.bookkeeping.values()), "record")
+        lines.append(f"  no loss: {total} with nothing of a trace in them: {pairs(report.bookkeeping)}")
     if report.pending_bytes:
         lines.append(f"  an incomplete last line of {size(report.pending_bytes)} waits to be completed")
     if report.reasons:

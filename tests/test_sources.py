@@ -14,7 +14,7 @@ from halo_mcp.errors import BadArgument, HaloError, SourceError, SourceNotFound,
 from halo_mcp.index.local import LocalStore
 from halo_mcp.index.sources import list_sources
 from halo_mcp.index.work import Work
-from tests.builders import agent, write_lines
+from tests.builders import agent, span, write_lines
 
 UNUSABLE: Final = ("x\0y", "a" * 5000, "~nosuchuser/x", "a[" + "b" * 5000 + "]*", "x\0*")
 
@@ -27,7 +27,7 @@ def allowed(tmp_path: Path) -> Path:
     write_lines(directory / "inside.jsonl", agent("root"))
     secret = write_lines(tmp_path / "secret.jsonl", agent("root", trace="secret"))
     (directory / "link.jsonl").symlink_to(secret)
-    (directory / "near.jsonl").symlink_to(directory / "inside.jsonl")
+    (directory / "near.jsonl").symlink_to(write_lines(directory / "near.log", agent("root")))
     return directory
 
 
@@ -159,3 +159,10 @@ def test_a_path_behind_a_directory_without_permission_cannot_be_opened(
         datasets.open(str(tmp_path / "closed" / "a.jsonl"))
     with pytest.raises(SourceUnreadable, match="Permission denied"):
         list_sources([str(tmp_path / "closed" / "a.jsonl")])
+
+
+def test_a_file_that_links_lead_to_by_several_paths_is_listed_once(tmp_path: Path) -> None:
+    file = write_lines(tmp_path / "a.jsonl", span("s1"))
+    (tmp_path / "b.jsonl").symlink_to(file)
+    (tmp_path / "c.jsonl").hardlink_to(file)
+    assert [Path(one.path).name for one in list_sources([str(tmp_path), str(tmp_path / "b.jsonl")])] == ["a.jsonl"]

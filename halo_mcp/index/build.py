@@ -309,7 +309,9 @@ class SegmentBuilder:
         spans = fetch_arrays(
             self._db.execute(
                 "SELECT o.rowid AS row, n.trace_no, o.status_code = 'ERROR' AS error, o.soft_rules AS soft, "
-                "coalesce(a.number, 0) AS agent, coalesce(s.number, 0) AS service "
+                "coalesce(a.number, 0) AS agent, coalesce(s.number, 0) AS service, "
+                "o.observation_kind = 'LLM' AND (o.input_tokens IS NOT NULL OR o.output_tokens IS NOT NULL) AS call, "
+                "o.observation_kind IN ('AGENT', 'TOOL') AS other "
                 "FROM seg.own AS o JOIN numbered AS n USING (trace_id) "
                 "LEFT JOIN agent_names AS a ON o.own_agent_name = a.name "
                 "LEFT JOIN agent_names AS s ON o.service_name = s.name WHERE o.span_id <> '' ORDER BY o.rowid"
@@ -317,6 +319,7 @@ class SegmentBuilder:
         )
         row, trace_no = (spans[name].astype(np.int64) for name in ("row", "trace_no"))
         parents = self._parents(row)
+        self._unwrap_calls(row[tree.wrappers(parents, spans["call"], spans["other"])])
         agents = _agents(spans["agent"], spans["service"], trace_no, parents)
         linked = {
             "row": row.astype(np.int32),
@@ -340,6 +343,13 @@ class SegmentBuilder:
         )
         self._db.unregister("linked")
         return len(row)
+
+    def _unwrap_calls(self, rows: NDArray[np.int64]) -> None:
+        """The spans in these rows repeat the usage of a call below them: they are steps, not further calls."""
+        if len(rows):
+            self._db.register("wrappers", {"row": rows})
+            self._db.execute("UPDATE seg.own SET observation_kind = 'CHAIN' WHERE rowid IN (SELECT row FROM wrappers)")
+            self._db.unregister("wrappers")
 
     def _in_loop(
         self, row: NDArray[np.int64], trace_no: NDArray[np.int64], agents: NDArray[np.int32]

@@ -19,7 +19,7 @@ from halo_mcp.index.failure_patterns import ERROR_PREFIX, SAYS_NOTHING
 from halo_mcp.index.failure_rules import DEFAULT_RULES, LOOP_CALLS, LOOP_RULE, STATUS_RULE, first_rule, mask
 from halo_mcp.index.outcomes import USUAL_KEYS, OutcomeKeys, identifier
 
-INDEX_VERSION: Final = 9
+INDEX_VERSION: Final = 10
 """Bump when a column, a derivation or the layout of a segment changes: older indexes are then rebuilt."""
 
 MESSAGE_CHARS: Final = 500
@@ -164,7 +164,7 @@ _SAID_COLUMNS: Final[tuple[Column, ...]] = (
     Column("status_code", "VARCHAR", "OK, ERROR or UNSET; UNSET with an exception event counts as ERROR.", _status_code()),
     Column("status_message", "VARCHAR", f"Status message, at most {MESSAGE_CHARS} characters.", f"nullif(left(status.message, {MESSAGE_CHARS}), '')"),
     Column("service_name", "VARCHAR", "Resource attribute service.name.", _name(f"nullif(resource.attributes.\"{semconv.SERVICE_NAME}\", '')")),
-    Column("observation_kind", "VARCHAR", "AGENT, LLM, TOOL, CHAIN, GUARDRAIL, RETRIEVER, EMBEDDING or SPAN.", _observation_kind()),
+    Column("observation_kind", "VARCHAR", "AGENT, LLM, TOOL, CHAIN, GUARDRAIL, RETRIEVER, EMBEDDING or SPAN. An LLM span with tokens directly around another one with tokens (a call recorded twice) is a CHAIN.", _observation_kind()),
     Column("model_name", "VARCHAR", "Model that answered (else the one asked for).", _name(_model_name())),
     Column("tool_name", "VARCHAR", "Tool called; only on TOOL spans.", _name(_tool_name())),
     Column("own_agent_name", "VARCHAR", "Agent named on the span itself.", _name(_agent_name())),
@@ -187,7 +187,7 @@ _HARD_TEXT: Final = (
     "CASE WHEN exception_type IS NOT NULL OR exception_message IS NOT NULL "
     "THEN concat_ws(': ', exception_type, coalesce(exception_message, status_message)) "
     f"ELSE coalesce(nullif(concat_ws(' | ', status_message, CASE WHEN observation_kind = 'TOOL' "
-    f"AND strlen(output) <= {failure_columns.BRIEF_BYTES} "
+    f"AND strlen(output) <= {failure_columns.BRIEF_BYTES} AND output IS DISTINCT FROM status_message "
     f"AND (regexp_matches(output, {quoted(ERROR_PREFIX)}) OR regexp_full_match(status_message, {quoted(SAYS_NOTHING)})) "
     "THEN output END), ''), "
     "CASE WHEN observation_kind = 'TOOL' THEN left(output, 200) END) END"

@@ -85,6 +85,7 @@ class CopyState(BaseModel):
             pending_bytes=self.pending_bytes,
             reasons=dict(report.reasons),
             problems=[Problem(**asdict(one)) for one in report.skipped],
+            bookkeeping=dict(report.bookkeeping),
             repairs=dict(report.repairs),
         )
 

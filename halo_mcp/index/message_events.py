@@ -6,13 +6,15 @@ An event is a message (``gen_ai.user.message`` ...), an answer (``gen_ai.choice`
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import orjson
 
 from halo_mcp.index import semconv
+from halo_mcp.index.json_text import json_text
 
+_TOLD_BY_EVENTS: Final = frozenset((*semconv.MESSAGE_EVENTS, semconv.CHOICE_EVENT, *semconv.DETAILS_EVENTS))
 _TOOL_OPERATION: Final = "execute_tool"
 _NOT_SAID: Final = frozenset(("gen_ai.system", "gen_ai.provider.name", "index", "finish_reason"))
 """Attributes of message events that are no part of the message."""
@@ -27,6 +29,7 @@ def told_in_events(
     """
     asked: list[Any] = []
     answered: list[Any] = []
+    reasons: list[str] = []
     found: dict[str, Any] = {}
     names: dict[str, bool] = {}
     for name, members in events:
@@ -34,6 +37,7 @@ def told_in_events(
             asked.append(_message(role, members))
         elif name == semconv.CHOICE_EVENT:
             answered.append(_message("assistant", members))
+            reasons += _reason(members)
         elif name in semconv.DETAILS_EVENTS:
             taken = {meant: members[key] for key, meant in semconv.DETAILS.items() if _tells(members, (key,))}
             found |= {key: value for key, value in taken.items() if not _tells(attributes, (key,))}
@@ -47,7 +51,34 @@ def told_in_events(
         key = semconv.TOOL_RESULT if is_tool else semconv.EVENT_OUTPUT_MESSAGES
         found.setdefault(key, _content(answered) if is_tool else answered)
         names[semconv.CHOICE_EVENT] = not is_tool or len(answered) == 1
+    if reasons and not is_tool and not _tells(attributes, semconv.FINISH_REASON):
+        found.setdefault(semconv.FINISH_REASON[0], reasons)
     return found, frozenset(name for name, whole in names.items() if whole)
+
+
+def moved_to_attributes(
+    attributes: Mapping[str, Any], events: Sequence[Mapping[str, Any]]
+) -> tuple[dict[str, Any], list[Mapping[str, Any]]] | None:
+    """The attributes with what only the events tell, as JSON text, and the events without those that tell no more.
+
+    So whatever reads attributes (columns, rules, search) reads such spans too, and no text is kept twice. None when the
+    events tell nothing that the attributes lack.
+    """
+    if not any(event.get("name") in _TOLD_BY_EVENTS for event in events):
+        return None
+    named = ((event["name"], event.get("attributes")) for event in events)
+    told, whole = told_in_events(attributes, ((name, held) for name, held in named if isinstance(held, dict)))  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]  # JSON
+    if not told:
+        return None
+    texts = {key: value if isinstance(value, str | int | float) else json_text(value) for key, value in told.items()}
+    return {**attributes, **texts}, [event for event in events if event["name"] not in whole]
+
+
+def _reason(members: Mapping[str, Any]) -> list[str]:
+    """Why the model stopped, as an answer's event says it; [] when it does not."""
+    body = _decoded(members.get(semconv.EVENT_CONTENT))
+    said = members.get("finish_reason") or (body.get("finish_reason") if isinstance(body, dict) else None)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]  # JSON
+    return [said] if isinstance(said, str) and said else []
 
 
 def _tells(attributes: Mapping[str, Any], keys: Iterable[str]) -> bool:

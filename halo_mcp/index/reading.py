@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from io import FileIO
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from halo_mcp.errors import SourceChanged, SourceUnreadable
@@ -12,6 +13,7 @@ from halo_mcp.index.formats.canonical import parse_record
 from halo_mcp.index.ids import normalize_id
 from halo_mcp.index.privacy import OPEN, Privacy
 from halo_mcp.index.segments import SourceState
+from halo_mcp.index.sources import modified_nano
 from halo_mcp.index.span import Json
 
 if TYPE_CHECKING:
@@ -46,7 +48,7 @@ class Sources:
                 file.close()
                 raise SourceChanged(state.path)
             return file
-        rewritten = stat.st_size == state.size and stat.st_mtime_ns != state.mtime_ns
+        rewritten = stat.st_size == state.size and modified_nano(Path(state.path), stat) != state.mtime_ns
         if stat.st_ino != state.inode or stat.st_size < state.covered_bytes or rewritten:
             file.close()
             raise SourceChanged(state.path)

@@ -67,6 +67,8 @@ class IngestReport(BaseModel):
     """Bytes of an incomplete last line, left until it is completed."""
     reasons: dict[str, int] = {}
     problems: list[Problem] = []
+    bookkeeping: dict[str, int] = {}
+    """Records of the source that tell nothing of a trace, by what they are; not among the skipped ones."""
     repairs: dict[str, int] = {}
     """What a converter mended, by kind."""
 
@@ -93,6 +95,7 @@ class IngestReport(BaseModel):
             pending_bytes=later.pending_bytes,
             reasons=_summed(self.reasons, later.reasons),
             problems=(self.problems + later.problems)[:PROBLEMS_KEPT],
+            bookkeeping=_summed(self.bookkeeping, later.bookkeeping),
             repairs=_summed(self.repairs, later.repairs),
         )
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from halo_mcp.errors import SourceNotFound, SourceUnreadable, shown, why_unusable
+from halo_mcp.index.formats.names import TRAJECTORY_ENDING, VERDICT_ENDING
 from halo_mcp.index.segments import Listed
 
 TRACE_FILE_SUFFIXES: Final = (
@@ -30,31 +31,45 @@ def open_source(path: Path) -> BinaryIO:
 
 
 def list_sources(arguments: Sequence[str], roots: Sequence[Path] = ()) -> list[Listed]:
-    """The files that source arguments (files, globs, directories) lead to, each once, in the order given.
+    """The files that source arguments (files, globs, directories) lead to, each once, in the order given,
+    also where links lead to it by several paths.
 
     With roots, a file that links lead out of all of them is refused when named, and left out of a directory or glob.
 
     Raises: SourceNotFound, SourceUnreadable.
     """
-    found: dict[str, Listed] = {}
+    found: dict[object, Listed] = {}
     for argument in arguments:
         try:
-            listed = [_listed(path) for path in _expand(argument, roots)]
+            for path in _expand(argument, roots):
+                number, file = _listed(path)
+                found.setdefault(number, file)
         except FileNotFoundError as error:
             raise SourceNotFound(shown(str(error.filename or argument))) from None
         except (OSError, ValueError, RuntimeError) as error:  # no permission, a NUL byte, an unknown ~user
             name = str(getattr(error, "filename", None) or argument)
             raise SourceUnreadable(shown(name), why_unusable(error)) from error
-        for file in listed:
-            found.setdefault(file.path, file)
     return list(found.values())
 
 
-def _listed(path: Path) -> Listed:
+def _listed(path: Path) -> tuple[object, Listed]:
+    """The file, and by what the file system knows it, whatever the path to it."""
     state = path.stat()
     if not stat.S_ISREG(state.st_mode):
         raise SourceUnreadable(shown(str(path)), _NOT_A_FILE)
-    return Listed(os.path.abspath(path), state.st_size, state.st_mtime_ns, state.st_ino)
+    file = Listed(os.path.abspath(path), state.st_size, modified_nano(path, state), state.st_ino)
+    return (state.st_dev, state.st_ino) if state.st_ino else file.path, file
+
+
+def modified_nano(path: Path, state: os.stat_result) -> int:
+    """When a file was last written, or the verdict beside it: a new verdict makes a trajectory a changed file."""
+    if not path.name.endswith(TRAJECTORY_ENDING):
+        return state.st_mtime_ns
+    try:
+        verdict = path.with_name(path.name.removesuffix(TRAJECTORY_ENDING) + VERDICT_ENDING).stat()
+    except OSError:
+        return state.st_mtime_ns
+    return max(state.st_mtime_ns, verdict.st_mtime_ns)
 
 
 def _expand(argument: str, roots: Sequence[Path]) -> list[Path]:

@@ -58,6 +58,20 @@ def original_errors(parents: Rows, error: Flags) -> Flags:
     return error & ~propagated[:n]
 
 
+def wrappers(parents: Rows, call: Flags, other: Flags) -> Flags:
+    """Which model calls (rows with ``call``) are around another one: one call recorded by two instrumentations.
+
+    What ``other`` (an agent, a tool) stands between makes calls of its own, which repeat nothing.
+    """
+    import numpy as np
+
+    n = len(parents)
+    above = np.append(nearest(parents, call | other), n)[parents]
+    around = np.zeros(n + 1, dtype=np.bool_)
+    around[above[call]] = True
+    return call & around[:n]
+
+
 def loops(groups: Rows, calls: Rows, least: int) -> Flags:
     """Which calls are among ``least`` or more equal ones in a row; ``calls`` in time order within each group."""
     import numpy as np

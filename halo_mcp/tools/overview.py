@@ -14,6 +14,7 @@ from halo_mcp.errors import HaloError
 from halo_mcp.index.failures import FailureModes
 from halo_mcp.index.filters import TraceFilters
 from halo_mcp.index.formats.names import CANONICAL, UNKNOWN
+from halo_mcp.index.formats.protocol import SYNTHETIC_TIME
 from halo_mcp.index.segments import IngestReport
 from halo_mcp.index.store import Overview, Source, StoreInfo, ToolStats
 from halo_mcp.index.work import Work
@@ -94,6 +95,8 @@ def _source_line(source: Source) -> str:
     if report.reasons:
         skipped = f"{number(report.lines_skipped)} {report.records_word} skipped: "
         parts.append((skipped if report.lines_skipped else "") + pairs(report.reasons))
+    if report.bookkeeping:
+        parts.append(f"{number(sum(report.bookkeeping.values()))} of bookkeeping")
     if report.lines_repaired:
         parts.append(f"{number(report.lines_repaired)} repaired")
     if report.repairs:
@@ -162,7 +165,9 @@ def _overview_lines(call: Call, filters: TraceFilters, o: Overview, info: StoreI
         return
     yield from _outcome_lines(o)
     yield from label_lines(info)
-    yield f"tokens (LLM spans only): {_tokens(o.input_tokens, o.output_tokens, o.cached_input_tokens)}"
+    told = o.input_tokens or o.output_tokens or o.coverage.llm_without_tokens < o.coverage.llm_spans
+    tokens = _tokens(o.input_tokens, o.output_tokens, o.cached_input_tokens) if told else "none recorded"
+    yield f"tokens (LLM spans only): {tokens}"
     if o.models:
         models = (
             f"{_short(m.name)} {counted(m.spans, 'call')} {_tokens(m.input_tokens, m.output_tokens, 0)}"
@@ -260,6 +265,16 @@ def _coverage_lines(o: Overview, info: StoreInfo, quality: DataQuality) -> Itera
     line = f"ingest: {counted(len(reports), 'source')}{kinds}, {number(read)} {word} read, "
     line += f"{number(indexed)} spans indexed, {number(skipped)} {word} skipped"
     yield line + (f" ({pairs(reasons)})" if reasons else "") + (f", {number(repaired)} repaired" if repaired else "")
+    if bookkeeping := sum(sum(report.bookkeeping.values()) for report in reports):
+        yield f"{counted(bookkeeping, 'record')} of bookkeeping, with nothing of a trace in them"
+    repairs: Counter[str] = Counter()
+    for report in reports:
+        repairs.update(report.repairs)
+    if made_up := repairs[SYNTHETIC_TIME]:
+        yield (
+            f"times of {counted(made_up, 'span')} are made up for want of a clock (source.synthetic_time): "
+            "their order holds, their dates and durations say nothing"
+        )
     problems = [(source.name, problem) for source in info.sources for problem in source.report.problems]
     for name, problem in problems[:_PROBLEMS_SHOWN]:
         yield f"  {name} {problem.where}: {problem.reason}"
@@ -276,6 +291,11 @@ def _coverage_lines(o: Overview, info: StoreInfo, quality: DataQuality) -> Itera
     yield "spans without: " + (", ".join(named) or "nothing missing (kind, session, start, agent, model, tokens)")
     if o.missing_parents:
         yield f"{counted(o.missing_parents, 'span')} with a parent that is not in the data"
+    if quality.duplicate_span_ids:
+        yield (
+            f"{counted(quality.duplicate_span_ids, 'span')} with an id that their trace has already "
+            "(stored twice?): each is counted"
+        )
     if quality.unknown_attributes:
         keys = names((f"{_short(key)} {number(count)}" for key, count in quality.unknown_attributes), _KEYS_SHOWN)
         yield f"attributes that no rule reads (of {counted(quality.sampled_spans, 'sampled span')}): {keys}"

@@ -209,8 +209,8 @@ def test_a_compaction_is_a_span_and_the_session_goes_on_behind_it() -> None:
 def test_bookkeeping_is_counted_and_does_not_crowd_out_what_was_not_understood() -> None:
     noise: list[Any] = [{"type": "file-history-snapshot", "messageId": "x", "snapshot": {}}] * 30
     read = read_lines(*noise, user(1, "Go"), {"type": "brand-new", "sessionId": SESSION}, 42)
-    assert read.report.lines_skipped == 32
-    assert read.report.reasons["bookkeeping: file-history-snapshot"] == 30
+    assert read.report.lines_skipped == sum(read.report.reasons.values()) == 2
+    assert read.report.bookkeeping == {"file-history-snapshot": 30}
     assert [why for _, why in read.skipped] == ["a line of an unknown type", "not a JSON object"]
 
 
@@ -272,7 +272,8 @@ def test_a_sub_agents_file_joins_the_trace_of_its_session(tmp_path: Path, own_se
     main, sub = tmp_path / f"{SESSION}.jsonl", folder / "agent-abc.jsonl"
     write(main, parent_lines())
     write(sub, sub_lines(isSidechain=True, agentId="abc", sessionId=session))
-    sub.with_suffix(".meta.json").write_text('{"agentType": "Explore"}')
+    sub.with_suffix(".meta.json").write_text('{"agentType": "Explore", "spawnDepth": 1}')
+    assert read_file(sub.with_suffix(".meta.json"), tmp_path / "index3").format == "claude-code"
     whole, part = read_file(main, tmp_path / "index1"), read_file(sub, tmp_path / "index2")
     assert {span["trace_id"] for span in part.spans} == {SESSION}
     agent = part.by_id["agent-abc"]
@@ -293,7 +294,7 @@ def test_steps_that_stand_in_a_file_of_their_own_are_not_read_from_progress_line
     write(main, [*parent_lines(), step])
     read = read_file(main, tmp_path / "index")
     assert kinds(read) == ["AGENT", "LLM", "TOOL"]
-    assert read.report.reasons["a progress line of a sub-agent that has a file of its own"] == 1
+    assert read.report.bookkeeping["a progress line of a sub-agent that has a file of its own"] == 1
 
 
 def write(path: Path, lines: list[Record]) -> None:

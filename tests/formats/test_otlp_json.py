@@ -9,7 +9,9 @@ from typing import Any, cast
 
 import pytest
 
-from halo_mcp.index.formats.protocol import CHANGED_IDS, NULL_END
+from halo_mcp.index.filters import TraceFilters
+from halo_mcp.index.formats.protocol import CHANGED_IDS, MOVED_MESSAGES, NULL_END
+from halo_mcp.index.work import Work
 from tests.builders import open_store
 from tests.formats.reading import read, read_file, read_lines
 
@@ -250,3 +252,57 @@ NOTHING: list[dict[str, Any]] = [
 def test_a_request_without_spans_is_told(nothing: dict[str, Any]) -> None:
     found = read_lines(request(otlp_span()), nothing)
     assert len(found.spans) == found.report.lines_skipped == sum(found.report.reasons.values()) == 1
+
+
+def told_event(name: str, **attributes: str) -> dict[str, Any]:
+    return {
+        "name": name,
+        "timeUnixNano": str(START),
+        "attributes": [attribute(key, {"stringValue": value}) for key, value in attributes.items()],
+    }
+
+
+def test_messages_in_events_become_attributes_and_are_kept_once() -> None:
+    asked, answered = (
+        told_event("gen_ai.user.message", content="Where is it?"),
+        told_event("gen_ai.choice", message="In the shop.", finish_reason="end_turn"),
+    )
+    other = told_event("retried", attempt="2")
+    found = read(request(otlp_span(events=[asked, other, answered])))
+    attributes = found.span["attributes"]
+    assert json.loads(attributes["gen_ai.input.messages"]) == [{"role": "user", "content": "Where is it?"}]
+    assert json.loads(attributes["gen_ai.output.messages"]) == [{"role": "assistant", "content": "In the shop."}]
+    assert json.loads(attributes["gen_ai.response.finish_reasons"]) == ["end_turn"]
+    assert [event["name"] for event in attributes["otel.events"]] == ["retried"]
+    assert found.report.repairs == {MOVED_MESSAGES: 1}
+
+
+def test_messages_in_attributes_go_before_those_in_events() -> None:
+    said = attribute("gen_ai.input.messages", {"stringValue": '[{"role": "user", "content": "short"}]'})
+    asked = told_event("gen_ai.user.message", content="long")
+    found = read(request(otlp_span(attributes=[said], events=[asked])))
+    assert json.loads(found.span["attributes"]["gen_ai.input.messages"])[0]["content"] == "short"
+    assert [event["name"] for event in found.span["attributes"]["otel.events"]] == ["gen_ai.user.message"]
+    assert not found.report.repairs
+
+
+def test_columns_and_rules_see_what_only_events_tell(tmp_path: Path) -> None:
+    tool = [attribute("gen_ai.operation.name", {"stringValue": "execute_tool"})]
+    called = [
+        told_event("gen_ai.tool.message", content='{"q": 1}'),
+        told_event("gen_ai.choice", message="Error: no such order"),
+    ]
+    answered = [told_event("gen_ai.choice", message="I looked it up.", finish_reason="max_tokens")]
+    path = tmp_path / "spans.json"
+    spans = request(otlp_span(CHILD, ROOT, attributes=tool, events=called), otlp_span(events=answered))
+    path.write_text(json.dumps(spans))
+    store = open_store(tmp_path, path)
+    said = {(one.field, one.observation_kind): one.present for one in store.quality(Work()).coverage}
+    for field, kind in (("finish reason", "LLM"), ("answer", "LLM"), ("arguments", "TOOL"), ("result", "TOOL")):
+        assert said[field, kind] == 1
+    modes = store.failure_modes(TraceFilters(), None, Work()).modes
+    assert {mode.rule: mode.text for mode in modes} == {
+        "error_prefix": "Error: no such order",
+        "finish_length": "finish_reason=max_tokens",
+    }
+    store.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections import Counter
 from pathlib import Path
@@ -12,7 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.builders import Record
+from halo_mcp.index.filters import TraceFilters
+from halo_mcp.index.work import Work
+from tests.builders import Record, llm, open_store, trace_ids, write_lines
 from tests.formats.reading import Read, read, read_file, read_lines
 
 REAL = Path(__file__).parents[3] / "shared" / "data"
@@ -209,7 +212,10 @@ def test_the_report_beside_a_trajectory_of_mini_swe_agent_is_its_outcome(tmp_pat
     (root,) = roots(read_file(tmp_path / "x.traj.json", tmp_path / "index"))
     assert (root["attributes"]["resolved"], root["attributes"]["task.outcome"]) == (True, "pass")
     assert root["attributes"]["tests_status.FAIL_TO_PASS.success"] == 1
-    lone = read_file(tmp_path / "x.report.json", tmp_path / "other")
+    beside = read_file(tmp_path / "x.report.json", tmp_path / "other")
+    assert (beside.skipped, sum(beside.report.bookkeeping.values())) == ([], 1)
+    (tmp_path / "x.report.json").rename(tmp_path / "y.report.json")
+    lone = read_file(tmp_path / "y.report.json", tmp_path / "other")
     assert [why.partition(":")[0] for _, why in lone.skipped] == ["a report without a trajectory"]
 
 
@@ -348,3 +354,28 @@ def test_the_same_run_twice_under_two_names_is_one_trace(name: str, tmp_path: Pa
     (tmp_path / "two").write_bytes(path.read_bytes())
     one, two = (read_file(tmp_path / copy, tmp_path / f"{copy}-index") for copy in ("one", "two"))
     assert one.spans == two.spans
+
+
+def test_a_verdict_that_comes_after_the_trajectory_was_read_is_taken_at_the_next_call(tmp_path: Path) -> None:
+    trajectory = tmp_path / "x.traj.json"
+    trajectory.write_bytes((SAMPLES / "mini-swe-agent.trajectory.json").read_bytes())
+    store = open_store(tmp_path, trajectory)
+    assert store.overview(TraceFilters(), Work()).outcomes["unknown"] == 1
+    verdict = tmp_path / "x.report.json"
+    verdict.write_text(words({"acme__shop-7": {"resolved": True, "tests_status": {}}}))
+    later = trajectory.stat().st_mtime_ns + 1_000_000
+    os.utime(verdict, ns=(later, later))
+    store.refresh(Work())
+    assert store.overview(TraceFilters(), Work()).outcomes["pass"] == 1
+    assert store.spans(trace_ids(store)[0])
+    store.close()
+
+
+def test_canonical_lines_named_like_a_trajectory_are_read_with_a_newer_verdict_beside_them(tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "x.traj.json", llm("s1"))
+    later = path.stat().st_mtime_ns + 1_000_000
+    (tmp_path / "x.report.json").write_text("{}")
+    os.utime(tmp_path / "x.report.json", ns=(later, later))
+    store = open_store(tmp_path, path)
+    assert [one.span_id for one in store.payloads("t1", ["s1"])] == ["s1"]
+    store.close()

@@ -119,7 +119,7 @@ def test_other_json(tmp_path: Path) -> None:
     assert refused_content(tmp_path, json.dumps(items[0], indent=2).encode()) == snapshot(
         "it is one JSON object of no known format"
     )
-    assert refused_content(tmp_path, json.dumps(empty).encode()) == snapshot("its format is otlp-json, and it has none")
+    assert refused_content(tmp_path, json.dumps(empty).encode()) == snapshot("an export request without spans")
     assert refused_content(tmp_path, b'{"traceId":"a","spanId":"b","name":"n"}\n') == snapshot(
         "its first line is not a span: no trace_id"
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from halo_mcp.index.filters import TraceFilters
 from halo_mcp.index.work import Work
-from tests.builders import agent, by_id, llm, open_store, span, store_of, trace_ids, write_lines
+from tests.builders import agent, append_lines, by_id, llm, open_store, span, store_of, trace_ids, write_lines
 
 ALL = TraceFilters()
 
@@ -116,3 +116,44 @@ def test_a_trace_without_a_root_is_kept_and_its_missing_parents_are_counted(tmp_
 def test_a_span_that_is_its_own_ancestor_fails_once(tmp_path: Path) -> None:
     store = store_of(tmp_path, span("a", "c", error="x"), span("b", "a", error="x"), span("c", "b", error="x"))
     assert (store.trace("t1").span_count, store.trace("t1").original_error_count) == (3, 1)
+
+
+def test_a_model_call_recorded_by_two_instrumentations_counts_once(tmp_path: Path) -> None:
+    store = store_of(
+        tmp_path,
+        agent("a"),
+        llm("outer", "a", tokens=(10, 1)),
+        span("step", "outer", kind="CHAIN"),
+        llm("middle", "step", tokens=(10, 1)),
+        llm("inner", "middle", tokens=(10, 1)),
+    )
+    overview = store.overview(ALL, Work())
+    assert (overview.input_tokens, overview.output_tokens) == (10, 1)
+    assert {name: row.observation_kind for name, row in by_id(store.spans("t1")).items()} == {
+        "a": "AGENT",
+        "outer": "CHAIN",
+        "step": "CHAIN",
+        "middle": "CHAIN",
+        "inner": "LLM",
+    }
+
+
+def test_calls_of_tools_and_sub_agents_below_a_model_call_count_beside_it(tmp_path: Path) -> None:
+    store = store_of(
+        tmp_path,
+        llm("outer", tokens=(10, 1)),
+        span("tool", "outer", kind="TOOL"),
+        llm("in tool", "tool", tokens=(20, 2)),
+        agent("agent", "outer"),
+        llm("in agent", "agent", tokens=(30, 3)),
+        llm("without usage", "outer"),
+    )
+    assert store.overview(ALL, Work()).input_tokens == 60
+
+
+def test_a_call_whose_inner_record_comes_later_counts_once_too(tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "traces.jsonl", llm("outer", tokens=(10, 1)))
+    store = open_store(tmp_path, path)
+    append_lines(path, llm("inner", "outer", tokens=(10, 1)))
+    store.refresh(Work())
+    assert store.overview(ALL, Work()).input_tokens == 10

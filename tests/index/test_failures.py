@@ -103,3 +103,11 @@ def test_a_line_that_the_fast_reader_refuses_tells_its_failure_as_a_clean_one_do
     )
     assert clean_found == dirty_found
     assert len(clean_found) == 5
+
+
+def test_a_status_message_that_is_the_output_is_told_once(tmp_path: Path) -> None:
+    words = "Error: gift card balance is not enough"
+    attributes = {"tool.name": "pay", "output.value": words}
+    store = store_of(tmp_path, span("t", kind="TOOL", error=words, attributes=attributes))
+    (mode,) = store.failure_modes(TraceFilters(), None, Work()).modes
+    assert mode.text == words

@@ -58,3 +58,25 @@ def test_the_json_of_an_overview_stays_within_the_largest_answer(tmp_path: Path)
     ]
     desk = desk_over(tmp_path, write_lines(tmp_path / "traces.jsonl", *records))
     assert len(json.dumps(desk.data("get_dataset_overview"))) <= MAX_CHARS
+
+
+def test_what_the_numbers_rest_on_is_told(tmp_path: Path) -> None:
+    (tmp_path / "talk.json").write_text(json.dumps([{"role": "user", "content": "Go"}] * 2 + [_ANSWER]))
+    write_lines(tmp_path / "session.jsonl", {"type": "summary", "leafUuid": "x", "summary": "s"}, _SAID)
+    write_lines(tmp_path / "twice.jsonl", span("s1"), span("s1"))
+    text = desk_over(tmp_path, tmp_path).text("get_dataset_overview")
+    assert "tokens (LLM spans only): none recorded" in text
+    assert "0 records skipped" in text
+    assert "1 record of bookkeeping" in text
+    assert "times of 2 spans are made up" in text
+    assert "1 span with an id that their trace has already" in text
+
+
+_ANSWER = {"role": "assistant", "content": "Done"}
+_SAID = {
+    "type": "user",
+    "uuid": "u1",
+    "sessionId": "session",
+    "timestamp": "2026-03-02T09:00:00Z",
+    "message": {"role": "user", "content": "Go"},
+}

@@ -30,7 +30,7 @@ _BOOKKEEPING: Final = frozenset(
         "ai-title", "agent-name", "agent-color", "agent-setting", "tag", "pr-link", "worktree-state",
     )
 )  # fmt: skip
-_ABOUT_AGENT: Final = frozenset(("agentType", "description", "name", "worktreePath", "cwd", "model", "toolUseId"))
+_IN_LINES: Final = frozenset(("type", "uuid", "message", "sessionId", "trace_id"))
 _SYNTHETIC: Final = "<synthetic>"
 _OPEN_MESSAGES: Final = 8
 """Messages of one agent that may still get lines; the lines of a message stand close together."""
@@ -45,7 +45,8 @@ def _sniff(head: Head) -> bool:
 
 def _is_about_agent(line: Mapping[str, Json]) -> bool:
     """What stands beside a sub-agent's file."""
-    return isinstance(line.get("agentType"), str) and line.keys() <= _ABOUT_AGENT
+    scalars = not any(isinstance(value, dict | list) for value in line.values())
+    return isinstance(line.get("agentType"), str) and scalars and not line.keys() & _IN_LINES
 
 
 def _is_line(line: Mapping[str, Json]) -> bool:
@@ -555,7 +556,7 @@ def _convert(file: TraceFile, report: Report) -> Iterator[Record]:
         line = as_mapping(value)
         kind = as_text(line.get("type"))
         if kind in _BOOKKEEPING:
-            report.ignored(f"bookkeeping: {kind}")
+            report.ignored(kind)
             return ()
         if _is_about_agent(line):
             report.ignored("about a sub-agent: read with its file")

@@ -17,6 +17,7 @@ import orjson
 from halo_mcp.index import semconv
 from halo_mcp.index.formats.chat import Call, Result, Talk, first_text, first_time, plain
 from halo_mcp.index.formats.head import Head
+from halo_mcp.index.formats.names import TRAJECTORY_ENDING, VERDICT_ENDING
 from halo_mcp.index.formats.protocol import Format, Record, Report
 from halo_mcp.index.formats.trace_file import TraceFile
 from halo_mcp.index.formats.trajectory import Trajectory, digest, end_with, members, outcome, usage
@@ -24,8 +25,6 @@ from halo_mcp.index.formats.values import given, per_record
 from halo_mcp.index.span import Json, as_list, as_mapping, as_text
 
 _NAME: Final = "mini-swe-agent"
-_ENDING: Final = ".traj.json"
-_REPORT_ENDING: Final = ".report.json"
 _REPORT_BYTES: Final = 16 * 1024 * 1024
 _REPORT_KEYS: Final = ("patch_exists", "patch_successfully_applied", "tests_status")
 _BLOCK: Final = re.compile(r"```(?:bash|sh|mswea_bash_command)[ \t]*\n(.*?)\n?```", re.DOTALL)
@@ -52,7 +51,10 @@ def _convert(file: TraceFile, report: Report) -> Iterator[Record]:
     def spans(value: Json) -> Iterator[Record]:
         document = as_mapping(value)
         if _is_report(document) and "messages" not in document:
-            raise ValueError("a report without a trajectory: its verdict is read where the trajectory is beside it")
+            if not file.path.with_name(file.path.name.removesuffix(VERDICT_ENDING) + TRAJECTORY_ENDING).is_file():
+                raise ValueError("a report without a trajectory: its verdict is read where the trajectory is beside it")
+            report.ignored("a verdict, read with the trajectory beside it")
+            return iter(())
         return _spans(document, _verdict_beside(file.path), report, report.records - 1)
 
     return per_record(file.values(), report, spans)
@@ -94,9 +96,9 @@ def _spans(document: Mapping[str, Json], judged: Mapping[str, Json], report: Rep
 
 def _verdict_beside(path: Path) -> Mapping[str, Json]:
     """The report of a trajectory ``x.traj.json``: what ``x.report.json`` beside it says; nothing when there is none."""
-    if not path.name.endswith(_ENDING):
+    if not path.name.endswith(TRAJECTORY_ENDING):
         return {}
-    beside = path.with_name(path.name.removesuffix(_ENDING) + _REPORT_ENDING)
+    beside = path.with_name(path.name.removesuffix(TRAJECTORY_ENDING) + VERDICT_ENDING)
     try:
         if beside.is_symlink() or not beside.is_file() or beside.stat().st_size > _REPORT_BYTES:
             return {}

@@ -6,3 +6,7 @@ from typing import Final
 
 CANONICAL: Final = "canonical"
 UNKNOWN: Final = "unknown"
+
+TRAJECTORY_ENDING: Final = ".traj.json"
+VERDICT_ENDING: Final = ".report.json"
+"""``X.report.json`` holds the verdict on the trajectory ``X.traj.json`` beside it."""

@@ -32,6 +32,7 @@ CHANGED_IDS: Final = "ids respelled as hex"
 MADE_IDS: Final = "ids made up"
 MADE_ROOTS: Final = "roots made up"
 WRAPPED_CALLS: Final = "model calls recorded twice, the outer one taken as a step"
+MOVED_MESSAGES: Final = "spans with messages in events, which became attributes"
 REPEATED: Final = "records stored more than once"
 
 
@@ -57,7 +58,9 @@ class Report:
     spans: int = 0
     reasons: Counter[str] = field(default_factory=Counter[str])
     skipped_records: int = 0
-    """Records of which nothing was kept."""
+    """Records of which nothing was kept, without those that were ignored."""
+    bookkeeping: Counter[str] = field(default_factory=Counter[str])
+    """Records that tell nothing of a trace, by what they are."""
     skipped: list[Skipped] = field(default_factory=list[Skipped])
     repairs: Counter[str] = field(default_factory=Counter[str])
     line_number: int = 0
@@ -78,18 +81,16 @@ class Report:
             self.skipped.append(Skipped(reason, self.line_number, self.byte_offset, where))
 
     def ignored(self, reason: str) -> None:
-        """Count the current record as one that tells nothing of a trace (bookkeeping of the source).
-
-        Its reason is counted, but its place does not take up room of records that were not understood.
-        """
-        self.reasons[reason] += 1
-        self.skipped_records += 1
+        """Count the current record as one that tells nothing of a trace, which is no loss: bookkeeping of the source,
+        or what another record says too."""
+        self.bookkeeping[reason] += 1
 
     def as_json(self) -> dict[str, Json]:
         """Everything in it, to be read back by ``from_json``."""
         members: dict[str, Json] = {each.name: getattr(self, each.name) for each in fields(self)}
         return members | {
             "reasons": dict(self.reasons),
+            "bookkeeping": dict(self.bookkeeping),
             "repairs": dict(self.repairs),
             "skipped": [asdict(one) for one in self.skipped],
         }
@@ -99,6 +100,7 @@ class Report:
         """What ``as_json`` gave; an empty report from nothing."""
         report = Report(**members)
         report.reasons, report.repairs = Counter(report.reasons), Counter(report.repairs)
+        report.bookkeeping = Counter(report.bookkeeping)
         report.skipped = [Skipped(**one) for one in members.get("skipped", ())]
         return report
 

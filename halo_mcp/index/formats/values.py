@@ -12,9 +12,10 @@ from typing import Any, Final, cast
 import orjson
 
 from halo_mcp.index import semconv
-from halo_mcp.index.formats.protocol import CHANGED_IDS, NO_ZONE, NULL_END, Record, Report
+from halo_mcp.index.formats.protocol import CHANGED_IDS, MOVED_MESSAGES, NO_ZONE, NULL_END, Record, Report
 from halo_mcp.index.ids import normalize_id
 from halo_mcp.index.json_text import json_text
+from halo_mcp.index.message_events import moved_to_attributes
 from halo_mcp.index.span import Json, as_list, as_mapping
 
 ROOT: Final = ""
@@ -302,7 +303,7 @@ def span(
     attributes: Mapping[str, Json] | None = None,
     resource: Mapping[str, Json] | None = None,
     scope: Mapping[str, Json] | None = None,
-    events: Sequence[Json] = (),
+    events: Sequence[Mapping[str, Json]] = (),
     links: Sequence[Json] = (),
     trace_state: str = "",
     report: Report | None = None,
@@ -311,6 +312,7 @@ def span(
 
     Ids are normalised; where that changes one, the original is kept in ``source.trace_id`` and so on, and ``report`` is
     told. An unknown end of a span with a start is the start, which ``report`` is told too.
+    Messages that only events tell go on as attributes, without the events.
     Raises: ValueError without a trace id or a span id.
     """
     own = dict(attributes) if attributes else {}
@@ -325,6 +327,10 @@ def span(
             report.repaired(NULL_END)
     if changed and report is not None:
         report.repaired(CHANGED_IDS)
+    if events and (moved := moved_to_attributes(own, events)):
+        own, events = moved
+        if report is not None:
+            report.repaired(MOVED_MESSAGES)
     if events:
         own[semconv.EVENTS_ATTRIBUTE] = list(events)
     if links:
