@@ -48,7 +48,10 @@ def run_code(
     _check_length("session", session, _NAME_CHARS)
     sessions = datasets.workers.get("code", "", lambda: CodeSessions(datasets.settings.index_dir / "sandbox"))
     desk = _Desk(datasets, dataset, work)
-    result = sessions.run(session, code, desk.functions(), work)
+    try:
+        result = sessions.run(session, code, desk.functions(), work)
+    finally:
+        desk.close()
     return Answer(_text(result, session), _data(result, session))
 
 
@@ -105,6 +108,10 @@ class _Desk:
         self._pinned: dict[str, Call] = {}
         self._default, store = datasets.get(dataset)
         store.refresh(work)
+
+    def close(self) -> None:
+        """Let go of the states: they hold this object, and with it each other."""
+        self._pinned.clear()
 
     def functions(self) -> dict[str, HostFunction]:
         """By name: every tool but run_code, ``spans``, and ``sql`` where there is query_sql."""

@@ -36,7 +36,7 @@ from tests.server.over_http import HttpServer, serving_http
 CLIENTS: Final = 16
 GROWTH_BYTES: Final = 50_000_000
 """What the server may hold more at the end than after the warm-up, when nobody asks."""
-WARM_UP: Final = 0.2
+WARM_UP: Final = 1 / 3
 """Share of the time that comes before what is measured."""
 QUIET_S: Final = 30.0
 """How long threads, processes and descriptors have to come down when nobody asks any more."""
