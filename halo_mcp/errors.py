@@ -46,6 +46,7 @@ Each error keeps its facts as attributes and builds its own message from them.
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import Literal
@@ -53,6 +54,21 @@ from typing import Literal
 
 class HaloError(Exception):
     """Base of the tree; ``str(error)`` is safe to show to a client."""
+
+
+def let_go(error: BaseException) -> None:
+    """Empty the local variables of the frames that the error, and those it came from, left; the lines stay known.
+
+    Futures and event loops make cycles of errors and frames. A state of the index among those variables would stay
+    open, with its files, memory and threads, until the garbage collector comes to the oldest generation.
+    """
+    todo, seen = [error], set[int]()
+    while todo:
+        one = todo.pop()
+        if id(one) not in seen:
+            seen.add(id(one))
+            traceback.clear_frames(one.__traceback__)
+            todo += [other for other in (one.__cause__, one.__context__) if other is not None]
 
 
 class BadArgument(HaloError):

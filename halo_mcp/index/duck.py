@@ -123,3 +123,4 @@ def bounded(cursor: duckdb.DuckDBPyConnection, work: Work) -> Generator[None, No
         if timer is not None:
             timer.cancel()
             timer.join()  # a daemon thread that is still waking up when the process ends can abort it
+        work.off_stop(interrupt)  # the work may live longer than what the query reads

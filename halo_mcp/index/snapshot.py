@@ -98,6 +98,7 @@ class Snapshot:
         self._lock = threading.Lock()
         self._answers: OrderedDict[str, object] = OrderedDict()
         self._large_answers: OrderedDict[str, object] = OrderedDict()
+        self._remembers = True
         self._db: duckdb.DuckDBPyConnection = connect()
         with failing_as_index(directory.path):
             for statement in opening_statements(directory.path, manifest.segments):
@@ -164,14 +165,19 @@ class Snapshot:
         if known is None:
             known = answer()  # without the lock: two callers may compute the same answer, none waits for another
             with self._lock:
-                answers[question] = known
+                if self._remembers:
+                    answers[question] = known
                 while len(answers) > most:
                     answers.popitem(last=False)
         return cast("_Answer", known)
 
     def forget_answers(self) -> None:
-        """Remember nothing of what was asked: some answers hold the snapshot, which would live until they are found."""
+        """Remember nothing of what was or will be asked, for a snapshot that another one replaces.
+
+        Some answers hold the snapshot, which would live until the garbage collector finds them.
+        """
         with self._lock:
+            self._remembers = False
             self._answers.clear()
             self._large_answers.clear()
 
@@ -198,10 +204,13 @@ class Snapshot:
     ) -> Generator[duckdb.DuckDBPyConnection, None, None]:
         with self._lock:
             cursor = self._db.cursor()
-        for name, table in tables.items():
-            cursor.register(name, dict(table))
-        with failing_as_index(self.directory.path), bounded(cursor, work or Work()):
-            yield cursor.execute(sql, list(values))
+        try:
+            for name, table in tables.items():
+                cursor.register(name, dict(table))
+            with failing_as_index(self.directory.path), bounded(cursor, work or Work()):
+                yield cursor.execute(sql, list(values))
+        finally:
+            cursor.close()  # whoever still holds it would keep the segments open
 
     def sources(self) -> Sources:
         """The source files, for a call that reads payloads. Raises: PayloadsWithheld."""

@@ -38,6 +38,10 @@ class Work:
         if self._stop.is_set():
             callback()
 
+    def off_stop(self, callback: Callable[[], None]) -> None:
+        """Forget a callback, and what it holds. It may be running now, when the work is being stopped."""
+        self._on_stop.remove(callback)
+
     def renewed(self, deadline_s: float) -> Work:
         """The same caller's work with a deadline that starts now; stopping this one stops it too."""
         later = Work(deadline_s=deadline_s, on_progress=self._listener)

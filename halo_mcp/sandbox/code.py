@@ -15,7 +15,7 @@ from typing import Any, Final, Literal, cast
 
 import orjson
 
-from halo_mcp.errors import DeadlineExceeded, HaloError, SandboxError, WorkerStopped
+from halo_mcp.errors import DeadlineExceeded, HaloError, SandboxError, WorkerStopped, let_go
 from halo_mcp.index.work import Work
 from halo_mcp.sandbox.frames import Frame
 from halo_mcp.sandbox.process import WorkerProcess
@@ -254,6 +254,7 @@ class _Run:
         except DeadlineExceeded:
             return {"reply": f"!{self._sentence('time')}"}
         except HaloError as error:
+            let_go(error)
             return {"reply": f"!{error}"}
         except Exception:
             _log.exception("the function %s of run_code failed", name)

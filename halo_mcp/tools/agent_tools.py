@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-import anyio.to_thread
 from pydantic import ValidationError
 
 from halo_mcp.datasets import Datasets
@@ -26,6 +25,7 @@ from halo_mcp.tools.code_evidence import check_code, without_commits
 from halo_mcp.tools.evidence import rejected_lines, verification_json
 from halo_mcp.tools.publish import publish
 from halo_mcp.tools.render import printable
+from halo_mcp.tools.threads import run_in_thread
 
 if TYPE_CHECKING:
     from halo_mcp.repo.tools import Repository
@@ -70,7 +70,7 @@ async def in_worker(call: Callable[[Work], T]) -> T:
     """Run ``call`` in a thread that is told to stop when the caller is cancelled."""
     work = Work()
     try:
-        return await anyio.to_thread.run_sync(call, work, abandon_on_cancel=True)
+        return await run_in_thread(call, work)
     finally:
         work.stop()
 

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from pydantic import ConfigDict, ValidationError, create_model
 
 from halo_mcp.datasets import Datasets
-from halo_mcp.errors import IndexFailure, IndexRenewed, SourceChanged
+from halo_mcp.errors import IndexFailure, IndexRenewed, SourceChanged, let_go
 from halo_mcp.index.store import SpanStore
 from halo_mcp.index.work import Work
 from halo_mcp.tools.params import Answer, Call
@@ -82,6 +82,7 @@ def on_dataset(datasets: Datasets, dataset: str, ask: Callable[[Call], T], work:
         mended = [datasets.get(name)[1].mend(seen, error, work) for name, seen in used.items()]
         if not any(mended):
             raise
+        let_go(error)
         return ask(_call(datasets, used, work, dataset))
 
 

@@ -51,7 +51,10 @@ def run_code(
     desk = _Desk(datasets, dataset, work)
     # Variables are the client's own: others that use the usual name of a session have others.
     own = f"{asking_client()} {session}"
-    result = sessions.run(own, code, desk.functions(), work)
+    try:
+        result = sessions.run(own, code, desk.functions(), work)
+    finally:
+        desk.close()
     return Answer(_text(result, session), _data(result, session))
 
 
@@ -108,6 +111,10 @@ class _Desk:
         self._pinned: dict[str, Call] = {}
         self._default, store = datasets.get(dataset)
         store.refresh(work)
+
+    def close(self) -> None:
+        """Let go of the states: they hold this object, and with it each other."""
+        self._pinned.clear()
 
     def functions(self) -> dict[str, HostFunction]:
         """By name: every tool but run_code, ``spans``, and ``sql`` where there is query_sql."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field
 
 from halo_mcp.datasets import Datasets
-from halo_mcp.errors import HaloError
+from halo_mcp.errors import HaloError, let_go
 from halo_mcp.index.failures import FailureModes
 from halo_mcp.index.filters import TraceFilters
 from halo_mcp.index.formats.names import CANONICAL, UNKNOWN
@@ -62,6 +62,7 @@ def list_datasets(
             store.refresh(work)
             info = store.info()
         except HaloError as error:
+            let_go(error)
             page.add(f"{name}{default}: not usable. {error}")
             data.append({"name": name, "sources": datasets.sources(name), "error": str(error)})
             continue

@@ -14,7 +14,6 @@ from functools import partial
 from typing import Annotated, Any, Final, cast
 
 import anyio
-import anyio.to_thread
 import orjson
 from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.tools import Tool
@@ -30,6 +29,7 @@ from halo_mcp.tools.catalog import Published
 from halo_mcp.tools.params import Answer, ResponseFormat
 from halo_mcp.tools.render import printable
 from halo_mcp.tools.serving import Serving
+from halo_mcp.tools.threads import run_in_thread
 
 READ_ONLY: Final = ToolAnnotations(read_only_hint=True, open_world_hint=False)
 """The other two hints mean nothing on a tool that only reads."""
@@ -162,7 +162,7 @@ async def in_thread(context: Context[Serving], call: Callable[[Work], Answer]) -
     async with anyio.create_task_group() as group:
         group.start_soon(_report, context, latest, lock)
         try:
-            outcome.append(await anyio.to_thread.run_sync(call, work, abandon_on_cancel=True))
+            outcome.append(await run_in_thread(call, work))
         except HaloError as error:  # raised inside, it would come out of the group wrapped
             outcome.append(error)
         finally:

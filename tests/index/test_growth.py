@@ -321,7 +321,8 @@ def test_readers_get_consistent_answers_while_a_writer_appends(tmp_path: Path) -
 
 def test_a_state_that_nobody_reads_any_more_is_let_go_at_once(tmp_path: Path) -> None:
     store = store_of(tmp_path, span("s1"))
-    store.count(TraceFilters(regex_pattern="step"), None, Work())
+    work = Work()  # of a call that takes longer
+    store.count(TraceFilters(regex_pattern="step"), None, work)
     searched = store.search_dataset(
         TraceFilters(),
         compile_pattern("step"),
@@ -330,7 +331,7 @@ def test_a_state_that_nobody_reads_any_more_is_let_go_at_once(tmp_path: Path) ->
         max_snippets=5,
         context_chars=10,
         after=None,
-        work=Work(),
+        work=work,
     )
     old = weakref.ref(store._current)  # pyright: ignore[reportPrivateUsage]  # what must not outlive its use
     del searched

@@ -44,7 +44,7 @@ class Curious:
     def __init__(self, seed: int, *, code: bool) -> None:
         """``code``: whether it may ask for run_code."""
         self._random = random.Random(seed)
-        self._tools = [name for name in SCHEMAS if code or name != "run_code"]
+        self.tools = [name for name in SCHEMAS if code or name != "run_code"]
         self._traces: dict[str, list[str]] = {name: [] for name in (MOVING, *STILL)}
         self._spans: dict[str, list[str]] = {}
         self._cursors: dict[tuple[str, str], str] = {}
@@ -54,7 +54,12 @@ class Curious:
         pick, dataset = self._random.choice, self._dataset()
         if not self._traces[dataset]:
             return "query_traces", {"dataset": dataset, "limit": 10, "response_format": "json"}
-        tool = pick(self._tools)
+        tool = pick(self.tools)
+        return tool, self.about(tool, dataset)
+
+    def about(self, tool: str, dataset: str) -> Arguments:
+        """Arguments for a tool, once traces of the dataset are known."""
+        pick = self._random.choice
         made = _MAKERS.get(tool, _filtered)(self, dataset)
         properties = SCHEMAS[tool]["properties"]
         if "dataset" in properties and "dataset" not in made:
@@ -65,7 +70,7 @@ class Curious:
                 made[name] = pick(choices)
         if "cursor" in properties and (tool, dataset) in self._cursors and self._random.random() < 0.3:
             made["cursor"] = self._cursors.pop((tool, dataset))
-        return tool, made
+        return made
 
     def heard(self, tool: str, arguments: Arguments, answer: Mapping[str, Any]) -> None:
         """Remember what a JSON answer shows."""

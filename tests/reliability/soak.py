@@ -29,14 +29,14 @@ from halo_mcp.demo import DemoTruth, write_demo
 from tests.reliability.answers import Expected, expected
 from tests.reliability.moving_source import MovingSource
 from tests.reliability.process_tree import Held, held_by, opened_files
-from tests.reliability.questions import MOVING, PROCESSES, Curious
+from tests.reliability.questions import MOVING, PROCESSES, STILL, Curious
 from tests.sandbox.interpreter import ARTEFACT, share_compiled
 from tests.server.over_http import HttpServer, serving_http
 
 CLIENTS: Final = 16
 GROWTH_BYTES: Final = 50_000_000
 """What the server may hold more at the end than after the warm-up, when nobody asks."""
-WARM_UP: Final = 0.2
+WARM_UP: Final = 1 / 3
 """Share of the time that comes before what is measured."""
 QUIET_S: Final = 30.0
 """How long threads, processes and descriptors have to come down when nobody asks any more."""
@@ -106,7 +106,7 @@ class Soak:
         self._warm = False
 
     async def run(self) -> Soaked:
-        """Warm up, let everybody leave, look; then the same for the rest of the time."""
+        """Every tool once, so that what they load is there; load, let everybody leave, look; then that once more."""
         tokens = self.directory / "tokens"
         tokens.touch(mode=0o600)
         tokens.write_text("\n".join(self.tokens), encoding="utf-8")
@@ -116,6 +116,7 @@ class Soak:
         async with serving_http(
             self.directory, *sources, "--token-file", str(tokens), patience_s=self.seconds + 600
         ) as server:
+            await self._ask_everything(server)
             await self._load(server, self.seconds * WARM_UP)
             self.found.before = await self._quiet(server)
             opened = Counter(_nameless(opened_files(server.process.pid)))
@@ -131,6 +132,15 @@ class Soak:
             self.found.wrong += [f"the server's log: {line}" for line in said]
         self.found.appends, self.found.rotations = self.moving.appends, self.moving.rotations
         return self.found
+
+    async def _ask_everything(self, server: HttpServer) -> None:
+        """Every tool about every dataset."""
+        async with self._connected(server, 0) as client:
+            for dataset in (MOVING, *STILL):
+                first = {"dataset": dataset, "limit": 10, "response_format": "json"}
+                await self._ask(client, 0, "query_traces", first)
+                for tool in self.asking[0].tools:
+                    await self._ask(client, 0, tool, self.asking[0].about(tool, dataset))
 
     async def _load(self, server: HttpServer, seconds: float) -> None:
         async with anyio.create_task_group() as around:

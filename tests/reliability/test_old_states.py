@@ -1,0 +1,61 @@
+"""States of an index that were superseded: they must not stay open until the garbage collector finds them."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Generator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from halo_mcp.index.snapshot import Snapshot
+from tests.builders import append_lines, span, write_lines
+from tests.reliability.asking import QUESTIONS, WORD, records
+from tests.sandbox.interpreter import ARTEFACT
+from tests.tools.desk import ERAS, Era, serving
+
+CODE: Final = "count_traces()\nspans()\ntry:\n    view_trace('nowhere')\nexcept Exception as error:\n    print(error)"
+REFUSED: Final[Sequence[tuple[str, Mapping[str, Any]]]] = (
+    ("view_trace", {"trace_id": "nowhere"}),
+    ("view_spans", {"trace_id": "t1", "span_ids": ["nowhere"]}),
+    ("search_trace", {"trace_id": "t1", "pattern": "("}),
+    ("query_traces", {"cursor": "nowhere"}),
+    ("query_sql", {"sql": "SELECT nothing FROM spans"}),
+)
+MORE: Final[Sequence[tuple[str, Mapping[str, Any]]]] = (
+    ("contrast_traces", {}),
+    ("count_traces", {"filters": {"regex_pattern": WORD}}),
+    *((("run_code", {"code": CODE}),) if ARTEFACT.exists() else ()),
+)
+
+
+@pytest.fixture
+def uncollected() -> Generator[None]:
+    """Without the garbage collector: what is alive is held, or lies in a cycle."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+def opened_states() -> list[Snapshot]:
+    return [one for one in gc.get_objects() if isinstance(one, Snapshot)]
+
+
+@pytest.mark.usefixtures("uncollected")
+@pytest.mark.parametrize("era", ERAS)
+async def test_an_answered_call_leaves_the_newest_state_open_and_no_other(tmp_path: Path, era: Era) -> None:
+    path = write_lines(tmp_path / "traces.jsonl", *records())
+    others = len(opened_states())
+    left, asked = list[str](), "nothing"
+    async with serving(tmp_path, {"data": [path]}, era=era) as caller:
+        for tool, arguments in (*QUESTIONS, *MORE, *REFUSED, ("count_traces", {})):
+            append_lines(path, span("more", trace=f"before {tool}"))
+            result = await caller.client.call_tool(tool, dict(arguments))
+            assert result.is_error == ((tool, arguments) in REFUSED), result.content
+            if len(opened_states()) > others + 1:
+                left.append(asked)
+                others = len(opened_states()) - 1
+            asked = tool
+    assert left == []
