@@ -168,7 +168,8 @@ async def _once_there_is_room(caller: Caller) -> str:
             try:
                 return await caller.error("no_such_tool")
             except MCPError as error:
-                assert "Too many calls" in str(error)
+                if "Too many calls" not in str(error):
+                    raise
 
 
 async def test_many_calls_that_never_end_hold_up_no_other_client(tmp_path: Path) -> None:
