@@ -29,6 +29,7 @@ EXPECTED: Final = (
     ),
     Expected(r"Trace \S+ .*no span.*", "the span was never there, or went with its file"),
     Expected(r"This cursor does not belong to this \w+ call: .*", "the page goes on in a file that is gone"),
+    Expected(r"run_code is busy in \d+ sessions, .*", "more clients ran code than may at once"),
     Expected(r"This SQL gives no result: .*\bnothing\b.*", "the statement was wrong"),
 )
 
