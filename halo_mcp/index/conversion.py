@@ -26,7 +26,7 @@ from halo_mcp.index.formats.head import Head, read_head
 from halo_mcp.index.formats.names import CANONICAL, UNKNOWN
 from halo_mcp.index.formats.protocol import Format, Record, Report
 from halo_mcp.index.formats.sniff import is_canonical, why_unknown
-from halo_mcp.index.formats.table import recognised
+from halo_mcp.index.formats.table import named, recognised
 from halo_mcp.index.formats.trace_file import TooLarge, TraceFile
 from halo_mcp.index.segments import (
     IndexDirectory,
@@ -132,6 +132,8 @@ def convert(directory: IndexDirectory, source: Listed, work: Work) -> CopyState 
         if state is not None and state.complete and _same(state, source):
             return state
         detected = detect(path)
+        if detected is None and state is not None and state.resumable:  # canonical lines were appended to others
+            detected = Detected(read_head(path), named(state.format), state.format)
         if detected is None:
             return None
         if state is None or state.format != detected.name:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import time
 import uuid
 from collections.abc import Callable, Generator, Sequence
@@ -31,6 +32,9 @@ PROBLEMS_KEPT: Final = 20
 SEGMENTS_LIMIT: Final = 8
 """With more segments than this, all but the largest are merged into one."""
 _FINGERPRINT_BYTES: Final = 4096
+
+
+_INDEX_NAME: Final = re.compile(r"-[0-9a-f]{16}$")
 
 
 class Problem(BaseModel):
@@ -261,6 +265,11 @@ def copy_name(source: str) -> str:
 def state_name(copy: str) -> str:
     """The name of the file that says how far a copy goes: the same for all copies of one source."""
     return f"{copy[: copy.rindex('-')]}.json"
+
+
+def in_an_index(file: Path) -> bool:
+    """Whether a file is one of an index directory's own: no source, though its copies hold spans."""
+    return _INDEX_NAME.search(file.parent.name) is not None and (file.parent / "lock").is_file()
 
 
 def only_grew(state: SourceState) -> bool:

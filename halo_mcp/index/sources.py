@@ -11,7 +11,7 @@ from typing import BinaryIO, Final
 
 from halo_mcp.errors import SourceNotFound, SourceUnreadable, shown, why_unusable
 from halo_mcp.index.formats.names import TRAJECTORY_ENDING, VERDICT_ENDING
-from halo_mcp.index.segments import Listed
+from halo_mcp.index.segments import Listed, in_an_index
 
 TRACE_FILE_SUFFIXES: Final = (
     ".jsonl", ".ndjson", ".json", ".otlp", ".traj", ".eval", ".pb", ".binpb", ".gz", ".zst", ".bz2", ".xz"
@@ -77,7 +77,9 @@ def _expand(argument: str, roots: Sequence[Path]) -> list[Path]:
     if path.is_dir():
         os.scandir(path).close()  # rglob would pass over a directory that may not be read, in silence
         inside = sorted(
-            p for p in path.rglob("*") if p.suffix.lower() in TRACE_FILE_SUFFIXES and p.is_file() and _allowed(p, roots)
+            p
+            for p in path.rglob("*")
+            if p.suffix.lower() in TRACE_FILE_SUFFIXES and p.is_file() and _allowed(p, roots) and not in_an_index(p)
         )
         if not inside:
             raise SourceNotFound(shown(argument), kind="directory")

@@ -391,3 +391,26 @@ def test_dropping_an_index_leaves_the_source_and_nothing_else(
     assert {path.name for path in index.rglob("*") if path.is_file()} <= {"lock"}
     assert run([*arguments, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["datasets"][0]["total_spans"] == 1
+
+
+def test_an_index_inside_the_directory_of_its_sources_is_no_source(tmp_path: Path) -> None:
+    (tmp_path / "traces").mkdir()
+    (tmp_path / "traces" / "a.json").write_bytes(otlp(1))
+    for _ in range(2):
+        store = LocalStore("data", [str(tmp_path / "traces")], tmp_path / "traces" / "index")
+        store.refresh(Work())
+        assert [Path(source.name).name for source in store.info().sources] == ["a.json"]
+        store.close()
+
+
+def test_canonical_lines_behind_others_are_told_and_spoil_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "traces"
+    path.write_bytes(otlp(1))
+    store = open_store(tmp_path, path)
+    with path.open("ab") as file:
+        file.write(line(span("s1")) + b"\n")
+    store.refresh(Work())
+    report = report_of(store)
+    assert (report.format, report.spans_indexed, report.lines_skipped) == ("otlp-json", 1, 1)
+    assert all(store.payloads(trace) for trace in trace_ids(store))
+    store.close()
