@@ -9,6 +9,7 @@ import sys
 from typing import Final
 
 from halo_mcp.server import build_tools
+from tests.marked import with_part
 
 BEGIN: Final = "<!-- tools:begin -->"
 END: Final = "<!-- tools:end -->"
@@ -28,11 +29,7 @@ def tool_table() -> str:
 
 def with_table(document: str) -> str:
     """The document with the table between its markers. Raises: ValueError, when it has none."""
-    before, begin, rest = document.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not (begin and end):
-        raise ValueError(f"no markers {BEGIN} and {END}")
-    return f"{before}{BEGIN}\n\n{tool_table()}\n\n{END}{after}"
+    return with_part(document, BEGIN, tool_table(), END)
 
 
 def _first_sentence(description: str) -> str:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from halo_mcp.errors import PayloadsWithheld
 from halo_mcp.index.redaction import redact, redact_bytes, redact_json, redacting_sql
 from halo_mcp.index.span import Span
+from halo_mcp.index.times import time_text
 
 if TYPE_CHECKING:
     from halo_mcp.index.store import SpanRow
@@ -68,8 +68,8 @@ def bare_span(row: SpanRow) -> Span:
         parent_span_id=row.parent_span_id or "",
         name=row.name,
         kind=f"SPAN_KIND_{row.kind}" if row.kind else "",
-        start_time=_time(row.start_time_unix_nano),
-        end_time=_time(row.end_time_unix_nano),
+        start_time=time_text(row.start_time_unix_nano),
+        end_time=time_text(row.end_time_unix_nano),
         status_code=f"STATUS_CODE_{row.status_code}",
         status_message="",
         resource=nothing,
@@ -80,11 +80,3 @@ def bare_span(row: SpanRow) -> Span:
         extra=nothing,
         raw_bytes=row.raw_bytes,
     )
-
-
-def _time(unix_nano: int | None) -> str:
-    """RFC 3339 with nine digits; "" when unknown."""
-    if unix_nano is None:
-        return ""
-    seconds, rest = divmod(unix_nano, 1_000_000_000)
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest:09d}Z"

@@ -153,11 +153,6 @@ class SourceState(BaseModel):
         """Where the text of its spans is: the source itself, or its converted copy."""
         return self.copied.path if self.copied else self.path
 
-    @property
-    def indexed_bytes(self) -> int:
-        """How much of that is indexed."""
-        return self.copied.covered_bytes if self.copied else self.covered_bytes
-
 
 class SegmentInfo(BaseModel):
     """One published segment file."""

@@ -9,9 +9,10 @@ from pydantic import Field
 
 from halo_mcp.errors import BadArgument
 from halo_mcp.index.filters import TraceFilters
+from halo_mcp.index.times import time_text
 from halo_mcp.tools.budget import COMPARE_CHARS, Page, preview
 from halo_mcp.tools.params import ALL_TRACES, Answer, Call, call_text
-from halo_mcp.tools.render import moment_nano, names, number, period, points, probability, quantity, share_of
+from halo_mcp.tools.render import names, number, period, points_between, probability, quantity, share_of
 
 if TYPE_CHECKING:
     from halo_mcp.index.compare import Comparison, NumberChange, RateChange, Side
@@ -95,7 +96,7 @@ def _primary(found: Comparison) -> str:
 
 
 def _change_of(one: RateChange) -> str:
-    return f"{points(one.difference)} ({100 * one.interval.low:+.1f}..{100 * one.interval.high:+.1f})"
+    return points_between(one.difference, *one.interval)
 
 
 def _change_line(one: RateChange | NumberChange) -> str:
@@ -259,8 +260,8 @@ def _side_json(side: Side) -> dict[str, Any]:
         "task_count": side.tasks,
         "runs": dict(side.runs),
         "model_names": list(side.models),
-        "start_time": moment_nano(side.start_time_unix_nano),
-        "end_time": moment_nano(side.end_time_unix_nano),
+        "start_time": time_text(side.start_time_unix_nano),
+        "end_time": time_text(side.end_time_unix_nano),
         "harness_versions": None if side.versions is None else {k: list(v) for k, v in side.versions.items()},
         "mixed_versions": bool(side.mixed),
     }

@@ -10,7 +10,7 @@ from pydantic import Field
 from halo_mcp.index.filters import TraceFilters
 from halo_mcp.tools.budget import COMPARE_CHARS, Page, preview
 from halo_mcp.tools.params import ALL_TRACES, Answer, Call, Filters, call_text
-from halo_mcp.tools.render import number, points, probability, quantity, share_of
+from halo_mcp.tools.render import number, points_between, probability, quantity, share_of
 
 if TYPE_CHECKING:
     from halo_mcp.index.contrast import Contrast, Finding, NumberFinding, Same
@@ -133,8 +133,7 @@ def _explained_lines(some: Sequence[Finding], found: Contrast) -> Iterator[str]:
 
 
 def _line(one: Finding, found: Contrast, names: tuple[str, str]) -> str:
-    low, high = one.interval
-    interval = f"{points(one.difference)} ({100 * low:+.1f}..{100 * high:+.1f})"
+    interval = points_between(one.difference, *one.interval)
     line = f"  {_rates(one, found)} | {interval}, p {probability(one.p)}"
     groups = zip(names, (one.example_a, one.example_b), (one.span_a, one.span_b), strict=True)
     examples = [f"{name} {id_}" + (f" span {span_id}" if span_id else "") for name, id_, span_id in groups if id_]

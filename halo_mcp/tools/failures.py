@@ -10,9 +10,10 @@ from pydantic import Field
 from halo_mcp.errors import BadArgument
 from halo_mcp.index.failure_rules import LOOP_MEANING, LOOP_RULE, RULE_NAMES
 from halo_mcp.index.failures import FailureEvidence, FailureMode, FailureModes
+from halo_mcp.index.times import time_text
 from halo_mcp.tools.budget import DEFAULT_CHARS, Page, preview
 from halo_mcp.tools.params import ALL_TRACES, Answer, Call, Cursor, Filters, call_text, decode_cursor, encode_cursor
-from halo_mcp.tools.render import counted, moment_nano, number, period, share
+from halo_mcp.tools.render import counted, number, period, share
 
 TOOL: Final = "list_failure_modes"
 _PATTERN_CHARS: Final = 160
@@ -170,8 +171,8 @@ def mode_json(mode: FailureMode) -> dict[str, Any]:
         "trace_count": mode.traces,
         "failing_trace_count": mode.failing_traces,
         "passing_trace_count": mode.passing_traces,
-        "first_seen": moment_nano(mode.first_seen_unix_nano),
-        "last_seen": moment_nano(mode.last_seen_unix_nano),
+        "first_seen": time_text(mode.first_seen_unix_nano),
+        "last_seen": time_text(mode.last_seen_unix_nano),
         "example_trace_id": mode.trace_id,
         "example_span_id": mode.span_id,
         "example_trace_ids": list(mode.example_trace_ids),

@@ -13,9 +13,10 @@ from halo_mcp.errors import BadArgument
 from halo_mcp.index.filters import TraceFilters
 from halo_mcp.index.harness import AgentVersion, HarnessVersions
 from halo_mcp.index.harness_facts import MASKED, Configuration
+from halo_mcp.index.times import time_text
 from halo_mcp.tools.budget import VERSIONS_CHARS, Page, cut, preview
 from halo_mcp.tools.params import ALL_TRACES, Answer, Call, Filters, call_text
-from halo_mcp.tools.render import counted, moment_nano, names, number, period, share
+from halo_mcp.tools.render import counted, names, number, period, share
 
 _JSON_VERSIONS: Final = 200
 _LINE_CHARS: Final = 300
@@ -161,8 +162,8 @@ def _version_json(item: AgentVersion) -> dict[str, Any]:
         "prompt_version": marks.prompt_version or None,
         "service_versions": list(item.service_versions),
         "run_ids": list(item.run_ids),
-        "first_seen": moment_nano(item.first_seen_unix_nano),
-        "last_seen": moment_nano(item.last_seen_unix_nano),
+        "first_seen": time_text(item.first_seen_unix_nano),
+        "last_seen": time_text(item.last_seen_unix_nano),
         "example_trace_id": item.trace_id,
     }
 

@@ -17,12 +17,13 @@ from halo_mcp.index.formats.names import CANONICAL, UNKNOWN
 from halo_mcp.index.formats.protocol import SYNTHETIC_TIME
 from halo_mcp.index.segments import IngestReport
 from halo_mcp.index.store import Overview, Source, StoreInfo, ToolStats
+from halo_mcp.index.times import time_text
 from halo_mcp.index.work import Work
 from halo_mcp.tools.budget import DEFAULT_CHARS, OVERVIEW_CHARS, Page, preview
 from halo_mcp.tools.failures import mode_json, pattern, where
 from halo_mcp.tools.labels import label_lines, labels_json
 from halo_mcp.tools.params import ALL_TRACES, Answer, Call, Filters, call_text
-from halo_mcp.tools.render import counted, duration, moment, moment_nano, names, number, pairs, share, size
+from halo_mcp.tools.render import counted, duration, moment, names, number, pairs, share, size
 
 if TYPE_CHECKING:
     from halo_mcp.index.quality import DataQuality
@@ -126,7 +127,7 @@ def _info_json(name: str, info: StoreInfo) -> dict[str, Any]:
             {
                 "name": source.name,
                 "size_bytes": source.size_bytes,
-                "modified": moment_nano(source.modified_unix_nano),
+                "modified": time_text(source.modified_unix_nano),
                 **source.report.model_dump(),
             }
             for source in info.sources
@@ -320,8 +321,8 @@ def _overview_json(o: Overview, info: StoreInfo) -> dict[str, Any]:
     return {
         "total_traces": o.total_traces,
         "total_spans": o.total_spans,
-        "earliest_start_time": moment_nano(o.start_time_unix_nano),
-        "latest_end_time": moment_nano(o.end_time_unix_nano),
+        "earliest_start_time": time_text(o.start_time_unix_nano),
+        "latest_end_time": time_text(o.end_time_unix_nano),
         "service_names": sorted(s.name for s in o.services[:_JSON_NAMES]),
         "model_names": sorted(m.name for m in o.models[:_JSON_NAMES]),
         "agent_names": sorted(a.name for a in o.agents[:_JSON_NAMES]),

@@ -8,9 +8,10 @@ from pydantic import Field
 
 from halo_mcp.index.filters import TraceFilters
 from halo_mcp.index.store import Count, GroupKey, SortKey, TraceRow
+from halo_mcp.index.times import time_text
 from halo_mcp.tools.budget import DEFAULT_CHARS, REPEATED_CALL_CHARS, Page, name, preview
 from halo_mcp.tools.params import ALL_TRACES, Answer, Call, Cursor, Filters, call_text, decode_cursor, encode_cursor
-from halo_mcp.tools.render import duration, moment, moment_nano, names, number, share, size
+from halo_mcp.tools.render import duration, moment, names, number, share, size
 
 _HEADER: Final = (
     "trace_id | start | duration | spans | errors (original) | tokens in/out | outcome | "
@@ -98,8 +99,8 @@ def trace_json(trace: TraceRow) -> dict[str, Any]:
     return {
         "trace_id": trace.trace_id,
         "span_count": trace.span_count,
-        "start_time": moment_nano(trace.start_time_unix_nano),
-        "end_time": moment_nano(trace.end_time_unix_nano),
+        "start_time": time_text(trace.start_time_unix_nano),
+        "end_time": time_text(trace.end_time_unix_nano),
         "has_errors": trace.error_span_count > 0,
         "service_names": list(trace.service_names),
         "model_names": list(trace.model_names),

@@ -50,9 +50,9 @@ def share_of(part: int, whole: int) -> str:
     return f"{number(part)}/{number(whole)}" + (f" ({100 * part / whole:.0f}%)" if whole else "")
 
 
-def points(difference: float) -> str:
-    """A difference of shares in percentage points: "+17.5 pts"."""
-    return f"{100 * difference:+.1f} pts"
+def points_between(difference: float, low: float, high: float) -> str:
+    """A difference of shares with its interval, in percentage points: "+17.5 pts (+6.7..+28.3)"."""
+    return f"{100 * difference:+.1f} pts ({100 * low:+.1f}..{100 * high:+.1f})"
 
 
 def probability(p: float) -> str:
@@ -84,14 +84,6 @@ def period(first: int | None, last: int | None) -> str:
     if begin == end:
         return begin
     return f"{begin[:-1]} to {end[11:] if begin[:10] == end[:10] else end}"
-
-
-def moment_nano(unix_nano: int | None) -> str:
-    """RFC 3339, UTC, nine digits, as HALO writes times; "" when unknown."""
-    if unix_nano is None:
-        return ""
-    seconds, rest = divmod(unix_nano, 1_000_000_000)
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest:09d}Z"
 
 
 def duration(start: int | None, end: int | None) -> str:

@@ -20,8 +20,8 @@ from halo_mcp.index.formats.values import (
     seconds_as_nanoseconds,
     span,
     span_kind,
-    time_text,
 )
+from halo_mcp.index.times import time_text
 
 NANOS = st.integers(10**18, 10**19 - 1)
 """Times of 19 digits: 2001 to 2286."""

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
+from tests.marked import with_part
 from tests.reliability import test_index_faults, test_process_faults, test_source_faults, test_stdio_faults
 from tests.reliability.faults import FAULTS, Fault
 
@@ -48,11 +49,7 @@ def faults_table() -> str:
 
 def with_faults(document: str) -> str:
     """The document with the table between its markers. Raises: ValueError, when it has none."""
-    before, begin, rest = document.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not (begin and end):
-        raise ValueError(f"no markers {BEGIN} and {END}")
-    return f"{before}{BEGIN}\n\n{faults_table()}\n\n{END}{after}"
+    return with_part(document, BEGIN, faults_table(), END)
 
 
 if __name__ == "__main__":

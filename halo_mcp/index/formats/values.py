@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from functools import lru_cache
 from typing import Any, Final, cast
@@ -17,6 +17,7 @@ from halo_mcp.index.ids import normalize_id
 from halo_mcp.index.json_text import json_text
 from halo_mcp.index.message_events import moved_to_attributes
 from halo_mcp.index.span import Json, as_list, as_mapping
+from halo_mcp.index.times import time_text
 
 ROOT: Final = ""
 """The parent id of a root."""
@@ -82,23 +83,6 @@ def per_part(
 
 
 # --- times: nanoseconds since the epoch as integers, never through a float -------------------------------------------
-def time_text(nanos: int | None) -> str:
-    """RFC 3339 UTC with nine fractional digits; "" for None and for what no calendar has."""
-    if nanos is None:
-        return ""
-    seconds, rest = divmod(nanos, _SECOND)
-    begin = _second_text(seconds)
-    return f"{begin}.{rest:09d}Z" if begin else ""
-
-
-@lru_cache(4096)
-def _second_text(seconds: int) -> str:
-    try:
-        return (_EPOCH + timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%S").rjust(19, "0")
-    except OverflowError:
-        return ""
-
-
 def nanoseconds(value: Json, report: Report | None = None) -> int | None:
     """A time as nanoseconds since the epoch: RFC 3339 text (any precision, any zone), or a number or its digits whose
     size tells the unit (seconds, milliseconds, microseconds or nanoseconds). None when it is no time, or zero.
