@@ -79,7 +79,7 @@ async def serve_http(server: MCPServer[Any], settings: HttpSettings) -> int:
     from halo_mcp.web.hosts import names_of
 
     _check_certificate(settings)
-    with _listening(settings) as listener:
+    with listening(settings) as listener:
         port = int(listener.getsockname()[1])
         names = names_of(settings, port)
         app, calls = web_app(server, settings, access_of(settings), names)
@@ -166,12 +166,15 @@ def _check_certificate(settings: HttpSettings) -> None:
 
 
 @contextmanager
-def _listening(settings: HttpSettings) -> Generator[socket.socket]:
-    """A listening socket. Raises: BadArgument."""
+def listening(settings: HttpSettings) -> Generator[socket.socket]:
+    """A listening socket, whose connections send every write at once. Raises: BadArgument."""
     try:
         found = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         family, _, _, _, address = found[0]
         listener = socket.create_server(address, family=family, backlog=2048)
+        # Accepted sockets inherit it. asyncio sets it only where a socket names its protocol, which this one does not;
+        # without it the second write of an answer waits until the client has acknowledged the first.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     except OSError as error:
         where = f"{settings.host}:{settings.port}"
         unknown_name = isinstance(error, socket.gaierror)  # its number is none of the system's

@@ -13,7 +13,7 @@ from starlette.types import Send
 async def refuse(
     send: Send, status: int, message: str, *, request_id: Any = None, headers: Mapping[str, str] | None = None
 ) -> None:
-    """Answer one request with an error. The connection closes: what is left of the request is not read."""
+    """Answer one request with an error. The connection closes."""
     code = INTERNAL_ERROR if status >= 500 else INVALID_REQUEST
     error = {"jsonrpc": "2.0", "id": request_id, "error": {"code": code, "message": message}}
     body = json.dumps(error).encode()

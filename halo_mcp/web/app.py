@@ -14,6 +14,7 @@ from starlette.types import ASGIApp
 from halo_mcp import __version__
 from halo_mcp.config import HttpSettings
 from halo_mcp.web.access import HEALTH_PATH, Access, OnlyWithToken
+from halo_mcp.web.bodies import ReadFirst
 from halo_mcp.web.calls import MCP_PATH, Calls
 from halo_mcp.web.hosts import Names, OnlyForUs
 
@@ -44,4 +45,4 @@ def web_app(server: MCPServer[Any], settings: HttpSettings, access: Access, name
             allow_headers=["*"],
             expose_headers=["Mcp-Session-Id", "WWW-Authenticate", "Retry-After"],
         )
-    return OnlyForUs(app, names), calls
+    return ReadFirst(OnlyForUs(app, names)), calls

@@ -25,7 +25,6 @@ from halo_mcp.web.limits import Limits, TooMuch
 
 MCP_PATH: Final = "/mcp"
 _SESSION: Final = "mcp-session-id"
-_DISCARD_S: Final = 1.0
 _LISTEN: Final = "subscriptions/listen"
 
 
@@ -98,7 +97,6 @@ class Calls:
         except TooMuch as error:
             await refuse_for_now(send, 503 if error.by_all else 429, str(error), error.after_s, posted.id)
         except _BodyTooLarge:
-            await _discard(receive)
             most = self.settings.max_body_bytes
             await refuse(send, 413, f"The request is too large: a body may have {most:,} bytes.")
         except TimeoutError:
@@ -201,13 +199,6 @@ def _posted(body: bytes) -> _Posted:
     identifier, method = members.get("id"), members.get("method")
     known = isinstance(identifier, str | int) and isinstance(method, str)
     return _Posted(body, identifier if known else None, str(method) if known else "")
-
-
-async def _discard(receive: Receive) -> None:
-    """Throw away what still arrives, for a moment: a connection closed on unread bytes loses its answer."""
-    with anyio.move_on_after(_DISCARD_S):
-        while (await receive()).get("more_body", False):
-            pass
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:

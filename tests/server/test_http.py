@@ -11,6 +11,8 @@ import httpx2
 import pytest
 
 from halo_mcp import __version__
+from halo_mcp.config import HttpSettings
+from halo_mcp.transports import listening
 from tests.builders import append_lines, span, write_lines
 from tests.server.over_http import Raw, serving_http, started
 from tests.server.test_stdio import plugged, traces
@@ -31,6 +33,13 @@ async def test_a_client_of_either_era_asks_over_http_and_sees_the_file_grow(tmp_
         assert (await caller.json("count_traces"))["total"] == 2
         append_lines(path, span(trace="t3"))
         assert (await caller.json("count_traces"))["total"] == 3
+
+
+def test_an_answer_is_sent_without_waiting_for_the_client_to_acknowledge_its_head() -> None:
+    with listening(HttpSettings(port=0)) as listener:
+        listener.setblocking(True)
+        with socket.create_connection(listener.getsockname()), listener.accept()[0] as accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 async def test_clients_of_both_eras_use_one_server_at_the_same_time(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import AsyncGenerator
 from contextlib import ExitStack
 from pathlib import Path
@@ -18,6 +19,7 @@ from halo_mcp.config import HttpSettings, http_option, http_options, load_http_s
 from halo_mcp.errors import BadArgument
 from halo_mcp.web.limits import Limits, TooMuch
 from tests.server.over_http import PATIENCE_S, serving_http
+from tests.server.test_http_access import TOKEN, token_file
 from tests.server.test_stdio import ROOT, plugged, traces
 from tests.tools.desk import ERAS, Caller, Era
 
@@ -141,6 +143,33 @@ async def test_a_client_that_sends_too_often_is_told_when_to_come_back(tmp_path:
         assert 90 <= int(answers[3].headers["retry-after"]) <= 100
         assert "Too many requests" in error_of(answers[3])
         assert (await client.http.get(f"{server.base}/healthz")).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "head, status",
+    [
+        ("host: evil.example", 421),
+        ("origin: http://evil.example", 403),
+        ("authorization: Bearer wrong", 401),
+        (f"authorization: Bearer {TOKEN}", 429),
+        (f"authorization: Bearer {TOKEN}\r\nexpect: 100-continue", 429),
+    ],
+)
+async def test_a_refusal_is_not_lost_with_a_body_that_is_still_on_its_way(
+    tmp_path: Path, head: str, status: int
+) -> None:
+    limits = ["--token-file", token_file(tmp_path), "--rate-per-s", "0.01", "--burst", "1"]
+    async with serving_http(tmp_path, str(traces(tmp_path)), *limits) as server, server.raw(token=TOKEN) as client:
+        assert (await client.call(1, "no_such_tool")).status_code == 200
+        address = server.base.removeprefix("http://")
+        host = "" if head.startswith("host:") else f"host: {address}\r\n"
+        with socket.create_connection(("127.0.0.1", int(address.rpartition(":")[2])), PATIENCE_S) as late:
+            late.sendall(f"POST /mcp HTTP/1.1\r\n{host}{head}\r\ncontent-length: 300000\r\n\r\n".encode())
+            await anyio.sleep(0.2)  # the server has read the head, and could have answered
+            for _ in range(0 if "expect:" in head else 3):
+                late.sendall(b" " * 100_000)
+                await anyio.sleep(0.1)  # a connection that is closed takes no more
+            assert late.recv(1_000).startswith(f"HTTP/1.1 {status} ".encode())
 
 
 async def test_a_client_at_its_limit_of_calls_can_still_cancel_and_read_the_refusal(tmp_path: Path, era: Era) -> None:
