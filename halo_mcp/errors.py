@@ -57,10 +57,11 @@ class HaloError(Exception):
 
 
 def let_go(error: BaseException) -> None:
-    """Empty the local variables of the frames that the error, and those it came from, left; the lines stay known.
+    """Forget which calls the error, and those it came from, went through.
 
-    Futures and event loops make cycles of errors and frames. A state of the index among those variables would stay
-    open, with its files, memory and threads, until the garbage collector comes to the oldest generation.
+    Futures and event loops make cycles of errors and frames. A state of the index among their variables would stay
+    open, with its files, memory and threads, until the garbage collector comes to the oldest generation. An error that
+    is none of ours is one to look into, so its lines stay; only the frames' variables go.
     """
     todo, seen = [error], set[int]()
     while todo:
@@ -68,6 +69,8 @@ def let_go(error: BaseException) -> None:
         if id(one) not in seen:
             seen.add(id(one))
             traceback.clear_frames(one.__traceback__)
+            if isinstance(error, HaloError):
+                one.__traceback__ = None  # a cleared frame still has its function, and that its closure
             todo += [other for other in (one.__cause__, one.__context__) if other is not None]
 
 

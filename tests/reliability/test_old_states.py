@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import gc
+import weakref
 from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 
+from halo_mcp.errors import SourceChanged
 from halo_mcp.index.snapshot import Snapshot
+from halo_mcp.index.work import Work
+from halo_mcp.tools.threads import run_in_thread
 from tests.builders import append_lines, span, write_lines
 from tests.reliability.asking import QUESTIONS, WORD, records
 from tests.sandbox.interpreter import ARTEFACT
@@ -59,3 +63,25 @@ async def test_an_answered_call_leaves_the_newest_state_open_and_no_other(tmp_pa
                 others = len(opened_states()) - 1
             asked = tool
     assert left == []
+
+
+@pytest.mark.usefixtures("uncollected")
+async def test_an_error_keeps_nothing_of_what_its_call_worked_on() -> None:
+    worked_on: list[weakref.ref[Work]] = []
+
+    def call(work: Work) -> None:
+        state = Work()
+        worked_on.append(weakref.ref(state))
+
+        def ask() -> None:
+            raise SourceChanged(f"{state}")
+
+        try:
+            ask()
+        except SourceChanged:
+            ask()  # once more, as a call on a file that changes twice
+
+    with pytest.raises(SourceChanged) as error:
+        await run_in_thread(call, Work())
+    assert isinstance(error.value.__context__, SourceChanged)
+    assert [one() for one in worked_on] == [None]
