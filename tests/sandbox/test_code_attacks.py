@@ -40,7 +40,7 @@ def giant(positional: list[Any], named: dict[str, Any], work: Work) -> Any:
 
 
 def endless(positional: list[Any], named: dict[str, Any], work: Work) -> Any:
-    return Rows(iter(lambda: "row", None))
+    return Rows(iter(lambda: "row" * 1_000, None))
 
 
 def wait(positional: list[Any], named: dict[str, Any], work: Work) -> Any:
