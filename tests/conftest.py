@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from tests.example_packages import python_with_packages
+from tests.node_packages import here
+from tests.python_packages import PRODUCERS, python_with
 
 settings.register_profile("halo", deadline=None, derandomize=True, print_blob=True)
 settings.load_profile("halo")
@@ -19,6 +20,6 @@ def anyio_backend() -> str:
 
 
 @pytest.fixture(scope="session", name="python")
-def _python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def _python() -> Path:
     """An interpreter that has the packages of others that write traces."""
-    return python_with_packages(tmp_path_factory.mktemp("examples"))
+    return here(lambda: python_with(PRODUCERS))

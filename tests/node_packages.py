@@ -13,8 +13,11 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final, NamedTuple
+
+import pytest
 
 OLDEST_NODE: Final = 20
 """What npm itself needs. Some programs need a newer one; see ``node``."""
@@ -42,11 +45,20 @@ CONFORMANCE_NEXT: Final = NodePackage("@modelcontextprotocol/conformance", "0.2.
 """The first that knows protocol version 2026-07-28."""
 TYPESCRIPT_V1: Final = NodePackage("@modelcontextprotocol/sdk", "1.32.2")
 TYPESCRIPT_V2: Final = NodePackage("@modelcontextprotocol/client", "2.4.0")
+MCPB: Final = NodePackage("@anthropic-ai/mcpb", "2.1.2", "mcpb")
 CLAUDE_CODE: Final = NodePackage("@anthropic-ai/claude-code", "2.1.330")
 _SYSTEM: Final = {"Linux": "linux", "Darwin": "darwin"}.get(platform.system(), "win")
 _MACHINE: Final = "arm64" if platform.machine().lower() in ("arm64", "aarch64") else "x64"
 NODE: Final = NodePackage(f"node-{_SYSTEM}-{_MACHINE}", "22.23.3", "node")
 """Node itself, where the one that is there is too old."""
+
+
+def here(package: Callable[[], Path]) -> Path:
+    """What was installed; the test is skipped where it cannot be had."""
+    try:
+        return package()
+    except Missing as missing:
+        pytest.skip(str(missing))
 
 
 def installed(package: NodePackage, cache: Path = _CACHE) -> Path:
@@ -71,6 +83,15 @@ def node(cache: Path = _CACHE) -> Path:
     """A Node that is new enough for every package here. Raises: Missing."""
     found = shutil.which("node")
     return Path(found) if found and _version_of_node() >= NEWER_NODE else installed(NODE, cache)
+
+
+def claude_code() -> Path:
+    """Claude Code itself: its command needs a script of its installation, and when killed leaves it running.
+
+    Raises: Missing.
+    """
+    (program,) = modules(CLAUDE_CODE).glob("@anthropic-ai/claude-code-*/claude*")
+    return program
 
 
 def _version_of_node() -> int:

@@ -1,6 +1,6 @@
 """The examples write traces that halo-mcp reads in full: model, messages, tool calls, tokens, errors, outcomes.
 
-Those that need packages from PyPI run only with ``HALO_MCP_EXAMPLES``. The model is scripted, on the loopback.
+Those that need packages from PyPI run only with ``HALO_MCP_EXAMPLES=1``. The model is scripted, on the loopback.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import pytest
 
-from tests.example_packages import CALLS, networked, run_beside_model
+from tests.example_runs import CALLS, networked, run_beside_model
 from tests.tools.desk import Desk, desk_over
 
 EXAMPLES: Final = Path(__file__).parents[2] / "examples"

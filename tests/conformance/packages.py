@@ -18,7 +18,6 @@ import pytest
 
 from tests import node_packages as npm
 from tests import python_packages as pypi
-from tests.node_packages import Missing
 
 FLAG: Final = "HALO_MCP_CONFORMANCE"
 flagged = pytest.mark.skipif(
@@ -34,14 +33,6 @@ NODE_PACKAGES: Final = (
     npm.CLAUDE_CODE,
 )
 PYTHON_PACKAGES: Final = (pypi.FASTMCP, pypi.OPENAI_AGENTS, pypi.SDK_V1)
-
-
-def here(package: Callable[[], Path]) -> Path:
-    """What was installed; the test is skipped where it cannot be had."""
-    try:
-        return package()
-    except Missing as missing:
-        pytest.skip(str(missing))
 
 
 def _all() -> Iterator[Callable[[], Path]]:

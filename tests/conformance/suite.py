@@ -16,7 +16,6 @@ from typing import Final, NamedTuple
 import anyio
 
 from tests import node_packages as npm
-from tests.conformance.packages import here
 from tests.node_packages import NodePackage
 
 PATIENCE_S: Final = 300
@@ -69,8 +68,8 @@ def explained(revision: Revision) -> dict[str, str]:
 
 async def outcome_of(revision: Revision, url: str, results: Path) -> Outcome:
     """Run the suite; its reports are left in ``results``."""
-    node = await anyio.to_thread.run_sync(here, npm.node)
-    suite = await anyio.to_thread.run_sync(here, lambda: npm.installed(revision.package))
+    node = await anyio.to_thread.run_sync(npm.here, npm.node)
+    suite = await anyio.to_thread.run_sync(npm.here, lambda: npm.installed(revision.package))
     command = [str(node), str(suite), "server", "--url", url, *revision.options, "-o", str(results)]
     with anyio.fail_after(PATIENCE_S):
         run = await anyio.run_process(command, check=False)

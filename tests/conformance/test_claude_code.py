@@ -19,7 +19,7 @@ from tests.builders import span, write_lines
 from tests.conformance.every_tool import EXAMPLES
 from tests.conformance.meeting_server import CALLS
 from tests.conformance.messages_api import LAST_WORDS, ScriptedModel, ToolUse, Turn, as_blocks
-from tests.conformance.packages import flagged, here
+from tests.conformance.packages import flagged
 from tests.sandbox.interpreter import share_compiled
 from tests.server.asking import traces
 from tests.server.over_http import serving_http
@@ -46,9 +46,7 @@ def over_stdio(tmp_path: Path, source: Path, program: Sequence[str] = HALO) -> d
 
 async def asked(tmp_path: Path, entry: Mapping[str, Any], script: Sequence[Turn]) -> ScriptedModel:
     """Claude Code in print mode, until the model has said its last words."""
-    modules = await anyio.to_thread.run_sync(here, lambda: npm.modules(npm.CLAUDE_CODE))
-    # The program itself: a wrapper around it, when it is killed, would leave it running.
-    (program,) = modules.glob("@anthropic-ai/claude-code-*/claude*")
+    program = await anyio.to_thread.run_sync(npm.here, npm.claude_code)
     home, project = tmp_path / "home", tmp_path / "project"
     home.mkdir()
     project.mkdir()

@@ -17,7 +17,7 @@ from halo_mcp.server import build_tools
 from tests import node_packages as npm
 from tests import python_packages as pypi
 from tests.conformance.kinds import KINDS, Kind
-from tests.conformance.packages import flagged, here
+from tests.conformance.packages import flagged
 from tests.conformance.slow_server import BUILT, STOPPED, WAITS
 from tests.node_packages import NodePackage
 from tests.server.asking import traces
@@ -52,7 +52,7 @@ async def seen_by(kind: Kind, tmp_path: Path, **connection: Any) -> dict[str, An
 
 
 async def _in_thread(package: Callable[[], Path]) -> Path:
-    return await anyio.to_thread.run_sync(here, package)
+    return await anyio.to_thread.run_sync(npm.here, package)
 
 
 def assert_all_well(kind: Kind, seen: dict[str, Any], notes: list[str]) -> None:

@@ -15,7 +15,7 @@ import anyio
 from halo_mcp.server import build_tools
 from tests import node_packages as npm
 from tests.conformance.every_tool import EXAMPLES, Example
-from tests.conformance.packages import flagged, here
+from tests.conformance.packages import flagged
 from tests.sandbox.interpreter import share_compiled
 from tests.server.asking import traces
 from tests.server.over_http import plain_environment, serving_http
@@ -78,8 +78,8 @@ class Inspector(NamedTuple):
 
 
 async def inspector(tmp_path: Path, *server: str) -> Inspector:
-    node = await anyio.to_thread.run_sync(here, npm.node)
-    program = await anyio.to_thread.run_sync(here, lambda: npm.installed(npm.INSPECTOR))
+    node = await anyio.to_thread.run_sync(npm.here, npm.node)
+    program = await anyio.to_thread.run_sync(npm.here, lambda: npm.installed(npm.INSPECTOR))
     # Its default is a file in the home directory, which it would make.
     environment = {**os.environ, "MCP_CATALOG_PATH": str(tmp_path / "catalog.json")}
     return Inspector([str(node), str(program)], server, environment)

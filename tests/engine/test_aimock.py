@@ -21,7 +21,7 @@ from halo_mcp.engine.client import Endpoint
 from halo_mcp.engine.run import Run
 from halo_mcp.engine.settings import LLMSettings, Wire
 from tests.engine.harness import KEY, TOOLS, WIRES
-from tests.node_packages import AIMOCK, Missing, installed
+from tests.node_packages import AIMOCK, here, installed
 
 WANTED: Final = os.environ.get("HALO_MCP_AIMOCK", "")
 
@@ -30,12 +30,7 @@ pytestmark = pytest.mark.skipif(not WANTED, reason="HALO_MCP_AIMOCK is not set")
 
 def llmock() -> str:
     """The program; the test is skipped where it cannot be had."""
-    if WANTED != "1":
-        return WANTED
-    try:
-        return str(installed(AIMOCK))
-    except Missing as missing:
-        pytest.skip(str(missing))
+    return WANTED if WANTED != "1" else str(here(lambda: installed(AIMOCK)))
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from typing import Final
 import pytest
 from backports import zstd
 
-from tests.example_packages import CALLS, networked, run_beside_model
+from tests.example_runs import CALLS, networked, run_beside_model
 from tests.formats.reading import read_file
 from tests.tools.desk import Desk, desk_over
 

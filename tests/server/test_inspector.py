@@ -18,7 +18,7 @@ import pytest
 from halo_mcp.engine.settings import Wire
 from tests.engine.fake_llm import FakeLLM, answer
 from tests.engine.harness import KEY, WIRES
-from tests.node_packages import INSPECTOR, Missing, installed
+from tests.node_packages import INSPECTOR, here, installed
 from tests.server.asking import QUOTE, traces
 from tests.server.test_ask import GOOD, LOOK
 from tests.server.test_stdio import HALO, ROOT
@@ -40,10 +40,7 @@ class Inspected(NamedTuple):
 
 async def inspect(tmp_path: Path, model: FakeLLM | None, *arguments: str, wire: Wire = "chat") -> Inspected:
     """One method of a server of its own; the test is skipped where the Inspector cannot be had."""
-    try:
-        inspector = await anyio.to_thread.run_sync(installed, INSPECTOR)
-    except Missing as missing:
-        pytest.skip(str(missing))
+    inspector = await anyio.to_thread.run_sync(here, lambda: installed(INSPECTOR))
     variables = {"HALO_MCP_INDEX_DIR": str(tmp_path / "index"), "OPENAI_API_KEY": KEY, "PYTHONPATH": str(ROOT)}
     if model:
         variables |= {"HALO_MCP_MODEL": "m", "OPENAI_BASE_URL": model.base_url, "HALO_MCP_LLM_API": wire}

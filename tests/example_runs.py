@@ -1,14 +1,11 @@
-"""An environment with packages from PyPI that write traces, for the tests that run them.
+"""Programs that write traces with packages of others, run beside a scripted model.
 
-They run only with ``HALO_MCP_EXAMPLES``, either 1 (the packages are installed for the run) or the directory of a venv
-that has them.
+They need packages from PyPI, and run only with ``HALO_MCP_EXAMPLES=1``.
 """
 
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,34 +14,13 @@ import pytest
 
 from tests.engine.fake_llm import FakeLLM, Reply
 
-PACKAGES: Final = (
-    "httpx",  # opentelemetry-instrumentation-openai-v2 imports it and does not say so
-    "openai-agents>=0.24",
-    "openinference-instrumentation-openai>=0.1.66",
-    "openinference-instrumentation-openai-agents>=2.6",
-    "opentelemetry-exporter-otlp-json-file>=0.66b1",
-    "opentelemetry-exporter-otlp-proto-common>=1.45",
-    "opentelemetry-instrumentation-openai-v2==2.4b0",
-    "opentelemetry-sdk>=1.45",
-    "opentelemetry-util-genai==0.4b0",  # later ones have moved what the instrumentation imports
-)
 PATIENCE_S: Final = 300
 CALLS: Final = 4
 """Of the model, in every example: two tasks, each with a tool call and an answer."""
-_FLAG: Final = os.environ.get("HALO_MCP_EXAMPLES", "")
 
-networked = pytest.mark.skipif(not _FLAG, reason="HALO_MCP_EXAMPLES is not set: these need packages from PyPI")
-
-
-def python_with_packages(scratch: Path) -> Path:
-    """The interpreter of such an environment, which is made below ``scratch`` when none is given."""
-    directory = Path(_FLAG) if _FLAG != "1" else scratch / "venv"
-    python = directory / "bin" / "python"
-    if _FLAG == "1":
-        subprocess.run([sys.executable, "-m", "venv", str(directory)], check=True, timeout=PATIENCE_S)
-        install = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *PACKAGES]
-        subprocess.run(install, check=True, capture_output=True, timeout=PATIENCE_S)
-    return python
+networked = pytest.mark.skipif(
+    os.environ.get("HALO_MCP_EXAMPLES") != "1", reason="HALO_MCP_EXAMPLES is not 1: these need packages from PyPI"
+)
 
 
 def scripted(request: dict[str, Any]) -> Reply:
