@@ -257,10 +257,11 @@ class _Conversion:
             self._report.skip("a span without ids", whole=False)
             return None
         self._report.spans += 1
-        try:
-            return orjson.dumps(span, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_NON_STR_KEYS)
-        except orjson.JSONEncodeError:  # nested too deeply, an integer of more than 64 bits, half a surrogate pair
-            pass
+        for option in (orjson.OPT_APPEND_NEWLINE, orjson.OPT_APPEND_NEWLINE | orjson.OPT_NON_STR_KEYS):
+            try:
+                return orjson.dumps(span, option=option)
+            except orjson.JSONEncodeError:  # nested too deeply, an integer of more than 64 bits, half a surrogate pair
+                pass
         try:
             return json.dumps(span, default=str).encode() + b"\n"
         except (RecursionError, ValueError) as error:

@@ -20,6 +20,8 @@ def normalize_id(value: object) -> str:
     Hex of 16, 24 or 32 digits is lower-cased; base64 of exactly 16 or 8 bytes becomes hex; anything else is kept.
     Ids that are no strings count as their JSON text. Hex is tested first, because a hex id also looks like base64.
     """
+    if isinstance(value, str) and value.islower() and "=" not in value:
+        return value  # neither hex in capitals nor base64: nearly every id
     if value is None:
         return ""
     text = value if isinstance(value, str) else json_text(value)

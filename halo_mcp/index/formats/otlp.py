@@ -13,6 +13,15 @@ from halo_mcp.index.span import Json, as_list, as_mapping
 _RESOURCE_SPANS: Final = ("resourceSpans", "resource_spans", "batches")
 _SCOPE_SPANS: Final = ("scopeSpans", "scope_spans", "instrumentationLibrarySpans", "instrumentation_library_spans")
 _SCOPE: Final = ("scope", "instrumentationLibrary", "instrumentation_library")
+_CAMEL_CASE: Final = {
+    "trace_id": "traceId",
+    "span_id": "spanId",
+    "parent_span_id": "parentSpanId",
+    "trace_state": "traceState",
+    "start_time_unix_nano": "startTimeUnixNano",
+    "end_time_unix_nano": "endTimeUnixNano",
+}
+"""The fields of a span under protobuf's own names, and as its JSON mapping calls them."""
 
 
 def is_request(value: Mapping[str, Json]) -> bool:
@@ -70,25 +79,30 @@ def _of_resource(batch: Mapping[str, Json], report: Report) -> Iterator[Record]:
 
 
 def _span(item: Mapping[str, Json], resource: Mapping[str, Json], scope: Mapping[str, Json], report: Report) -> Record:
+    if "spanId" not in item:
+        item = {_CAMEL_CASE.get(name, name): value for name, value in item.items()}
     get = item.get
-    status, attributes = as_mapping(get("status")), key_values(get("attributes"))
+    status, attributes = get("status"), key_values(get("attributes"))
+    if not isinstance(status, dict):
+        status = {}
     code, message = status_of(status_code(status.get("code")), status.get("message"), attributes)
+    events, links = get("events"), get("links")
     return span(
-        trace_id=get("traceId") or get("trace_id"),
-        span_id=get("spanId") or get("span_id"),
-        parent_span_id=get("parentSpanId") or get("parent_span_id"),
+        trace_id=get("traceId"),
+        span_id=get("spanId"),
+        parent_span_id=get("parentSpanId"),
         name=get("name"),
         kind=get("kind"),
-        start=_nanoseconds(get("startTimeUnixNano") or get("start_time_unix_nano")),
-        end=_nanoseconds(get("endTimeUnixNano") or get("end_time_unix_nano")),
+        start=_nanoseconds(get("startTimeUnixNano")),
+        end=_nanoseconds(get("endTimeUnixNano")),
         status=code,
         message=message,
         attributes=attributes,
         resource=resource,
         scope=scope,
-        events=[_event(one) for one in get("events") or ()],
-        links=[_link(one) for one in get("links") or ()],
-        trace_state=get("traceState") or get("trace_state") or "",
+        events=[_event(one) for one in events] if events else (),
+        links=[_link(one) for one in links] if links else (),
+        trace_state=get("traceState") or "",
         report=report,
     )
 
@@ -105,7 +119,7 @@ def status_of(code: str, message: Json, attributes: Mapping[str, Json]) -> tuple
 
 def _nanoseconds(value: Json) -> int | None:
     # The field tells the unit; what is no integer in it was written by someone who did not read the specification.
-    if isinstance(value, str) and value.isascii() and value.isdecimal() and len(value) < 20:
+    if isinstance(value, str) and value.isdecimal() and len(value) < 20:
         return int(value) or None
     return value or None if type(value) is int and 0 <= value < 1 << 63 else nanoseconds(value)
 

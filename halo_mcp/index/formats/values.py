@@ -162,12 +162,17 @@ def hex_padded(value: Json) -> Json:
 # --- names of OpenTelemetry ------------------------------------------------------------------------------------------
 def status_code(value: Json) -> str:
     """STATUS_CODE_OK, STATUS_CODE_ERROR or STATUS_CODE_UNSET, from a number, a name or an enum name."""
-    return _STATUSES.get(str(value).upper(), UNSET) if isinstance(value, str | int) else UNSET
+    return _status_code(str(value)) if isinstance(value, (str, int)) else UNSET
+
+
+@lru_cache(64)
+def _status_code(text: str) -> str:
+    return _STATUSES.get(text.upper(), UNSET)
 
 
 def span_kind(value: Json) -> str:
     """SPAN_KIND_..., from a number, a name or an enum name; SPAN_KIND_INTERNAL when it is none."""
-    return _span_kind(str(value)) if isinstance(value, str | int) else "SPAN_KIND_INTERNAL"
+    return _span_kind(str(value)) if isinstance(value, (str, int)) else "SPAN_KIND_INTERNAL"
 
 
 @lru_cache(64)
@@ -179,21 +184,27 @@ def _span_kind(text: str) -> str:
 
 def any_value(value: Json) -> Json:
     """What an OTLP AnyValue holds: ``{"intValue": "5"}`` is 5. Bytes stay base64; what is no AnyValue stays."""
-    if value == {}:
-        return None
+    if not isinstance(value, dict):
+        return value
     members = as_mapping(value)
     if len(members) != 1:
-        return value
+        return value or None
     ((kind, held),) = members.items()
+    if kind == "intValue":
+        return _integer(held)
     if kind in ("stringValue", "boolValue", "doubleValue", "bytesValue"):
         return held
-    if kind == "intValue":
-        return int(held) if isinstance(held, str) and len(held) < 30 and _DIGITS.fullmatch(held) else held
     if kind == "arrayValue":
         return [any_value(item) for item in _held(held)]
     if kind == "kvlistValue":
         return key_values(_held(held))
     return value
+
+
+def _integer(held: Json) -> Json:
+    if not isinstance(held, str) or len(held) >= 30:
+        return held
+    return int(held) if (held.isascii() and held.isdecimal()) or _DIGITS.fullmatch(held) else held
 
 
 def _held(value: Json) -> list[Json]:
@@ -207,13 +218,13 @@ def key_values(items: Json) -> dict[str, Json]:
     """
     if isinstance(items, dict):
         return cast("dict[str, Json]", items)
-    found: dict[str, Json] = {}
-    for item in items or ():
-        value = item.get("value")
-        # Nearly all are texts: the short way is for them.
-        short = type(value) is dict and "stringValue" in value
-        found[item["key"]] = value["stringValue"] if short else any_value(value)
-    return found
+    try:  # nearly all are whole, and texts: the short way is for them
+        return {
+            item["key"]: value["stringValue"] if "stringValue" in (value := item["value"]) else any_value(value)
+            for item in items or ()
+        }
+    except (KeyError, TypeError):
+        return {item["key"]: any_value(item.get("value")) for item in items}
 
 
 def attribute_value(value: Json) -> Json:
@@ -300,11 +311,11 @@ def span(
     Raises: ValueError without a trace id or a span id.
     """
     own = dict(attributes) if attributes else {}
-    given_ids = (trace_id, span_id, parent_span_id)
-    ids = (normalize_id(trace_id), normalize_id(span_id), normalize_id(parent_span_id))
-    if not ids[0] or not ids[1]:
-        raise ValueError("no span id" if ids[0] else "no trace id")
-    changed = ids != given_ids and _keep_originals(own, ids, given_ids)
+    trace, own_id, parent = ids = (normalize_id(trace_id), normalize_id(span_id), normalize_id(parent_span_id))
+    if not trace or not own_id:
+        raise ValueError("no span id" if trace else "no trace id")
+    same = trace is trace_id and own_id is span_id and parent is parent_span_id
+    changed = not same and _keep_originals(own, ids, (trace_id, span_id, parent_span_id))
     if end is None and start is not None:
         end = start
         if report is not None:
@@ -320,9 +331,9 @@ def span(
     if links:
         own[semconv.LINKS_ATTRIBUTE] = list(links)
     return {
-        "trace_id": ids[0],
-        "span_id": ids[1],
-        "parent_span_id": ids[2],
+        "trace_id": trace,
+        "span_id": own_id,
+        "parent_span_id": parent,
         "trace_state": trace_state,
         "name": name if isinstance(name, str) else "" if name is None else json_text(name),
         "kind": span_kind(kind),
