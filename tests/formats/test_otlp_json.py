@@ -203,7 +203,7 @@ def test_bad_spans_are_told_and_do_not_stop_the_others() -> None:
     assert [(where.split(" (")[0], why) for where, why in found.skipped] == [
         ("line 1", "no trace id"),
         ("line 1", "a span not shaped as expected (TypeError)"),
-        ("line 1", "a span not shaped as expected (AttributeError)"),
+        ("line 1", "a span not shaped as expected (TypeError)"),
         ("line 2", "not JSON: unreadable"),
         ("line 3", "not an OTLP export request: no resourceSpans"),
     ]

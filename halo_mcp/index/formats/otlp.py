@@ -82,9 +82,7 @@ def _span(item: Mapping[str, Json], resource: Mapping[str, Json], scope: Mapping
     if "spanId" not in item:
         item = {_CAMEL_CASE.get(name, name): value for name, value in item.items()}
     get = item.get
-    status, attributes = get("status"), key_values(get("attributes"))
-    if not isinstance(status, dict):
-        status = {}
+    status, attributes = as_mapping(get("status")), key_values(get("attributes"))
     code, message = status_of(status_code(status.get("code")), status.get("message"), attributes)
     events, links = get("events"), get("links")
     return span(

@@ -186,25 +186,20 @@ def any_value(value: Json) -> Json:
     """What an OTLP AnyValue holds: ``{"intValue": "5"}`` is 5. Bytes stay base64; what is no AnyValue stays."""
     if not isinstance(value, dict):
         return value
-    members = as_mapping(value)
+    members: dict[str, Json] = value  # pyright: ignore[reportUnknownVariableType]  # JSON
     if len(members) != 1:
-        return value or None
+        return members or None
     ((kind, held),) = members.items()
     if kind == "intValue":
-        return _integer(held)
+        whole = isinstance(held, str) and len(held) < 30 and (held.isdecimal() or _DIGITS.fullmatch(held))
+        return int(held) if whole else held
     if kind in ("stringValue", "boolValue", "doubleValue", "bytesValue"):
         return held
     if kind == "arrayValue":
         return [any_value(item) for item in _held(held)]
     if kind == "kvlistValue":
         return key_values(_held(held))
-    return value
-
-
-def _integer(held: Json) -> Json:
-    if not isinstance(held, str) or len(held) >= 30:
-        return held
-    return int(held) if (held.isascii() and held.isdecimal()) or _DIGITS.fullmatch(held) else held
+    return members
 
 
 def _held(value: Json) -> list[Json]:
