@@ -53,6 +53,8 @@ run_code; test one hypothesis: count_traces.
 RUN_CODE: Final = "run_code"
 ASK: Final = "ask"
 ASK_RESULT: Final = "ask_result"
+TOOL_NAMES: Final = (*(entry.function.__name__ for entry in CATALOG), ASK, ASK_RESULT)
+"""Every tool, in the order in which clients list them. Describing them takes a hundred times as long."""
 SPENDERS: Final = (ASK, "synthesize_traces")
 """They send trace text to a model and spend money, where there is one."""
 CACHE_MS: Final = 3_600_000
@@ -74,10 +76,9 @@ def switched_off(settings: Settings, llm: LLMSettings, for_others: bool) -> froz
 
     Without a model `ask` and `synthesize_traces` spend nothing, and stay. Raises: BadArgument.
     """
-    known = [tool.name for tool in build_tools()]
     for name in (*settings.enable, *settings.disable):
-        if name not in known:
-            raise BadArgument(f"There is no tool {name!r} to switch on or off. Tools: {', '.join(known)}.")
+        if name not in TOOL_NAMES:
+            raise BadArgument(f"There is no tool {name!r} to switch on or off. Tools: {', '.join(TOOL_NAMES)}.")
     off = set(settings.disable)
     if for_others:
         off |= {RUN_CODE, *(SPENDERS if llm.why_off() is None else ())} - set(settings.enable)

@@ -113,7 +113,7 @@ def strict(tool: Tool) -> Tool:
     base = tool.fn_metadata.arg_model
     model = type(base.__name__, (base,), {"model_config": ConfigDict(extra="forbid"), "__module__": base.__module__})
     tool.fn_metadata.arg_model = model
-    tool.parameters = _lean(model.model_json_schema(by_alias=True))
+    tool.parameters = _lean({"additionalProperties": False, **tool.parameters})
     properties = tool.parameters["properties"]
     for name in [name for name, schema in properties.items() if str(schema.get("$ref")).endswith("/TraceFilters")]:
         if tool.name != FULL_FILTERS_IN:

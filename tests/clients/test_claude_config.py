@@ -13,13 +13,13 @@ import pytest
 from halo_mcp import __version__
 from halo_mcp.cli import run
 from halo_mcp.clients import CLIENTS, Machine
-from halo_mcp.server import build_tools
+from halo_mcp.server import TOOL_NAMES
 from tests.builders import agent, span, write_lines
 from tests.clients.configured import Started, command_lines, connected, here, loaded
 from tests.clients.record import CONFIG, MANIFEST, MARKETPLACE, PLUGIN, REGISTRY, files
 
 ROOT: Final = CONFIG.parent
-TOOLS: Final = {tool.name for tool in build_tools()}
+TOOLS: Final = {*TOOL_NAMES}
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from halo_mcp import serve
 from halo_mcp.cli import app
 from halo_mcp.demo import write_demo
-from halo_mcp.server import build_tools
+from halo_mcp.server import TOOL_NAMES
 from halo_mcp.tools.calls import checked
 from tests.clients.record import CONFIG
 from tests.tools.desk import FUNCTIONS, Desk, NextCall, calls_in
@@ -44,7 +44,7 @@ def frontmatter(path: Path) -> dict[str, str]:
 def test_every_call_names_a_tool_and_arguments_that_exist(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     code = re.findall(r"`([a-z_]+)\(", text)
-    assert set(code) <= {tool.name for tool in build_tools()}
+    assert set(code) <= {*TOOL_NAMES}
     assert len([name for name in code if name in FUNCTIONS]) == len(calls(path)), "a call that cannot be read"
     for call in calls(path):
         try:
@@ -76,7 +76,7 @@ def test_calls_without_placeholders_are_answered(path: Path, tmp_path: Path) -> 
 
 def test_every_tool_that_the_loop_needs_is_in_the_skill() -> None:
     named = set(re.findall(r"`([a-z_]+)\(", SKILL.read_text(encoding="utf-8")))
-    left_out = {tool.name for tool in build_tools()} - named
+    left_out = {*TOOL_NAMES} - named
     assert left_out == {"query_traces", "run_code", "synthesize_traces"}
 
 

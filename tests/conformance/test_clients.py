@@ -13,7 +13,7 @@ from typing import Any, Final
 import anyio
 import pytest
 
-from halo_mcp.server import build_tools
+from halo_mcp.server import TOOL_NAMES
 from tests import node_packages as npm
 from tests import python_packages as pypi
 from tests.conformance.kinds import KINDS, Kind
@@ -59,7 +59,7 @@ def assert_all_well(kind: Kind, seen: dict[str, Any], notes: list[str]) -> None:
     assert (seen["server"], seen["protocol"]) == ("halo", kind.protocol)
     if kind.shows_progress:
         assert seen["progress"][0] == "a build that waits"
-    assert seen["tools"] == [tool.name for tool in build_tools()]
+    assert seen["tools"] == [*TOOL_NAMES]
     assert seen["cancelled"]
     assert seen["text"] == "3 traces match."
     assert seen["wrong"].startswith("Invalid arguments for count_traces:\n- filter: Extra inputs are not permitted")

@@ -12,8 +12,9 @@ from inline_snapshot import snapshot
 
 from halo_mcp.index.local import LocalStore
 from halo_mcp.index.work import Work
+from halo_mcp.server import TOOL_NAMES
 from tests.builders import append_lines, span, write_lines
-from tests.tools.desk import ERAS, Era, serving, tool_names
+from tests.tools.desk import ERAS, Era, serving
 
 BINARY: Final = bytes(range(256)) * 8
 
@@ -103,7 +104,7 @@ async def test_ids_and_names_that_do_not_exist_are_answered_with_where_to_find_t
             "Trace 't1' has no span s8, s9. view_trace(trace_id='t1', detail='outline') lists its spans.",
             "Span 's1' has no attribute 'input.valeu'. It has, among others: input.value, name.",
             "Trace 't1' has no span s9. view_trace(trace_id='t1', detail='outline') lists its spans.",
-            f"There is no tool 'no_such_tool'. Tools: {', '.join(tool_names())}.",
+            f"There is no tool 'no_such_tool'. Tools: {', '.join(TOOL_NAMES)}.",
         ]
     )
 

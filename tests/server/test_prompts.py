@@ -10,8 +10,9 @@ import pytest
 from mcp import MCPError
 from mcp_types import INVALID_PARAMS
 
+from halo_mcp.server import TOOL_NAMES
 from tests.builders import span, write_lines
-from tests.tools.desk import ERAS, Caller, Era, calls_in, serving, tool_names
+from tests.tools.desk import ERAS, Caller, Era, calls_in, serving
 
 GEO: Final = {"tool.name": "geo"}
 PROMPTS: Final[dict[str, dict[str, str]]] = {
@@ -70,7 +71,7 @@ async def test_every_call_in_a_prompt_works_as_it_stands(tmp_path: Path, name: s
         assert len(calls) >= 2
         for call in calls:
             assert await caller.text(call.tool, **call.arguments)
-    assert set(re.findall(r"\b[a-z]+_[a-z_]+\b", text)) <= {*tool_names(), *_known_words()}
+    assert set(re.findall(r"\b[a-z]+_[a-z_]+\b", text)) <= {*TOOL_NAMES, *_known_words()}
     assert len(text) < 2_500
 
 

@@ -14,7 +14,7 @@ from halo_mcp.config import Settings
 from halo_mcp.datasets import Datasets
 from halo_mcp.index.filters import TraceFilters
 from halo_mcp.resources import TRACE
-from halo_mcp.server import build_tools, create_server
+from halo_mcp.server import TOOL_NAMES, create_server
 from tests.builders import agent, span, write_lines
 from tests.tools.desk import ERAS, Caller, Era, serving
 
@@ -71,7 +71,7 @@ async def test_the_guide_knows_every_tool_filter_prompt_and_resource_and_nothing
     async with serving(tmp_path, {"data": [small(tmp_path)]}) as caller:
         text = await read(caller, "halo://guide")
         prompts = [prompt.name for prompt in (await caller.client.list_prompts()).prompts]
-    tools = [tool.name for tool in build_tools()]
+    tools = [*TOOL_NAMES]
     assert [*re.findall(r"^- `(\w+)`", text, re.MULTILINE)] == [*tools, *TraceFilters.model_fields, *prompts]
     assert set(re.findall(r"\b([a-z]+_[a-z_]+)\(", text)) <= {*tools}
     assert TRACE in text

@@ -9,10 +9,10 @@ from typing import Any, Final
 import pytest
 
 from halo_mcp.engine.settings import LLMSettings
-from halo_mcp.server import INSTRUCTIONS, build_tools
+from halo_mcp.server import INSTRUCTIONS, TOOL_NAMES, build_tools
 from halo_mcp.tools.publish import READ_ONLY, SENDING
 from tests.builders import agent, llm, span, write_lines
-from tests.tools.desk import ERAS, Era, serving, tool_names
+from tests.tools.desk import ERAS, Era, serving
 
 SELF_EXPLANATORY: Final = frozenset(
     ("limit", "trace_ids", "question", "job_id", "wait_s", "cancel", "max_turns", "max_seconds", "max_usd")
@@ -71,6 +71,10 @@ async def test_the_surface_stays_small_and_its_schemas_stay_plain(tmp_path: Path
             value.get("description") or value.get("enum") or key in SELF_EXPLANATORY or "maximum" in value
             for key, value in schema["properties"].items()
         )
+
+
+async def test_the_tools_are_listed_in_the_order_of_their_names_in_the_program(tmp_path: Path) -> None:
+    assert [tool["name"] for tool in await listed(tmp_path, "auto")] == [*TOOL_NAMES]
 
 
 async def test_hints_for_the_client_stand_in_meta(tmp_path: Path) -> None:
@@ -175,7 +179,7 @@ NESTED: Final[dict[str, tuple[str, set[str]]]] = {
 
 
 def test_every_tool_is_called_here() -> None:
-    assert sorted([*CALLS, "ask_result"]) == sorted(tool_names())
+    assert sorted([*CALLS, "ask_result"]) == sorted(TOOL_NAMES)
 
 
 async def test_every_tool_answers_in_text_and_in_json_with_halos_names(tmp_path: Path, era: Era) -> None:

@@ -14,7 +14,7 @@ from mcp import Client
 from halo_mcp.config import Settings
 from halo_mcp.datasets import Datasets
 from halo_mcp.index.work import Work
-from halo_mcp.server import build_tools, create_server
+from halo_mcp.server import create_server
 from halo_mcp.tools.calls import ToolFunction, about_all_datasets, answer, checked
 from halo_mcp.tools.catalog import CATALOG
 from halo_mcp.tools.params import Answer
@@ -128,7 +128,3 @@ async def serving(
     async with Client(create_server(datasets), mode=era) as client:
         yield Caller(client)
     datasets.close()
-
-
-def tool_names() -> list[str]:
-    return [tool.name for tool in build_tools()]
