@@ -26,13 +26,16 @@ from mcp import Client, MCPError
 from mcp.client.streamable_http import streamable_http_client
 
 from halo_mcp.demo import DemoTruth, write_demo
-from tests.reliability.answers import Expected, expected
+from tests.marked import with_part
+from tests.reliability.answers import EXPECTED, Expected, expected
 from tests.reliability.moving_source import MovingSource
 from tests.reliability.process_tree import Held, held_by, opened_files
 from tests.reliability.questions import MOVING, PROCESSES, STILL, Curious
 from tests.sandbox.interpreter import ARTEFACT, share_compiled
 from tests.server.over_http import HttpServer, serving_http
 
+BEGIN: Final = "<!-- figures: of `python -m tests.reliability.soak --seconds 600 --document docs/reliability.md` -->"
+END: Final = "<!-- end of figures -->"
 CLIENTS: Final = 16
 GROWTH_BYTES: Final = 50_000_000
 """What the server may hold more at the end than after the warm-up, when nobody asks."""
@@ -245,8 +248,8 @@ def table(found: Soaked) -> str:
         p95 = took[min(len(took) - 1, round(0.95 * len(took)))]
         figures = " | ".join(f"{1e3 * seconds:,.0f}" for seconds in (statistics.median(took), p95, took[-1]))
         lines.append(f"| `{tool}` | {len(took):,} | {figures} |")
-    told = [f"| {one.when} | {count:,} |" for one, count in found.documented.most_common()]
-    errors = ["", "| documented error, because | times |", "| --- | ---: |", *told] if told else []
+    told = [f"| {one.when} | {found.documented[one]:,} |" for one in EXPECTED]
+    errors = ["", "| answered with an error, as documented, because | times |", "| --- | ---: |", *told]
     megabytes = [size / 1e6 for size in found.memory] or [0.0]
     summary = (
         f"{found.clients} clients, {found.seconds:g} s: {found.calls:,} calls after the warm-up, while the source grew "
@@ -262,10 +265,14 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.reliability.soak", description=__doc__)
     parser.add_argument("--seconds", type=float, default=600.0)
     parser.add_argument("--clients", type=int, default=CLIENTS)
+    parser.add_argument("--document", type=Path, help="write the figures between its markers")
     given = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(prefix="halo-mcp-soak-") as directory:
         found = anyio.run(Soak(Path(directory), given.seconds, given.clients).run)
     sys.stdout.write(table(found) + "\n")
+    if given.document:
+        document = given.document.read_text(encoding="utf-8")
+        given.document.write_text(with_part(document, BEGIN, table(found), END), encoding="utf-8")
     for fault in found.faults():
         sys.stderr.write(f"{fault}\n")
     return 1 if found.faults() else 0

@@ -24,7 +24,7 @@ SECONDS = float(os.environ.get("HALO_SOAK_S", "0"))
 @pytest.mark.skipif(not (SECONDS and available), reason="HALO_SOAK_S is not set, or there is no /proc")
 async def test_many_clients_get_documented_answers_and_leave_nothing_behind(tmp_path: Path) -> None:
     runs: list[Soaked] = []
-    for attempt in ("first", "second"):  # a state that was still open when the clients left; a leak fails both
+    for attempt in ("first", "second"):  # memory moves with what runs together; a leak fails both
         directory = tmp_path / attempt
         directory.mkdir()
         runs.append(await Soak(directory, SECONDS, CLIENTS).run())
