@@ -65,16 +65,21 @@ class OpenedSources:
     def refresh(self, work: Work) -> None:
         """Raises: SourceError, BadLabelFile, IndexFailure, Cancelled, DeadlineExceeded."""
         listed, labels = self._list(), self._list_labels()
-        if self._snapshot is not None and (listed, labels) == (self._listed, self._labels):
+        if self._is_current(listed, labels):
             return
         while not self._refreshing.acquire(timeout=0.1):
             work.check()
         try:
-            if self._snapshot is not None and (listed, labels) == (self._listed, self._labels):
+            if self._is_current(listed, labels):
                 return
             self._update(work)
         finally:
             self._refreshing.release()
+
+    def _is_current(self, listed: list[Listed], labels: list[Listed]) -> bool:
+        """Whether the open state is that of these files, and fit to be asked."""
+        usable = self._snapshot is not None and not self._snapshot.worn
+        return usable and (listed, labels) == (self._listed, self._labels)
 
     def _list(self) -> list[Listed]:
         return list_sources(self.arguments, self._roots)
@@ -86,7 +91,8 @@ class OpenedSources:
         for attempt in range(_OPEN_ATTEMPTS):
             manifest, listed = update_index(self._directory, self._list, work, self._outcomes.keys)
             labels = self._list_labels()
-            if self._snapshot is not None and manifest == self._snapshot.manifest and labels == self._labels:
+            known = self._snapshot
+            if known and not known.worn and (manifest, labels) == (known.manifest, self._labels):
                 self._listed = listed  # another call has taken it in meanwhile
                 return
             try:

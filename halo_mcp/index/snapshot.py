@@ -38,6 +38,10 @@ NO_TABLES: Final[Tables] = {}
 _ANSWERS_KEPT: Final = 16
 _LARGE_ANSWERS_KEPT: Final = 3
 """Of those with something for every trace or span: tens of megabytes each for a large dataset."""
+STATEMENTS: Final = 1_000
+"""After so many a snapshot is worn. DuckDB 2.0 keeps memory for each statement until its instance is closed: 0.3 KB for
+the simplest one on a table, 4 KB on the view of spans, 25 KB for failure modes; not without its optimizer
+``statistics_propagation``, which is worth more than that."""
 
 _NUMBER_MASK: Final = (1 << KEY_SHIFT) - 1
 
@@ -99,6 +103,7 @@ class Snapshot:
         self._answers: OrderedDict[str, object] = OrderedDict()
         self._large_answers: OrderedDict[str, object] = OrderedDict()
         self._remembers = True
+        self._ran = 0
         self._db: duckdb.DuckDBPyConnection = connect()
         with failing_as_index(directory.path):
             for statement in opening_statements(directory.path, manifest.segments):
@@ -181,6 +186,11 @@ class Snapshot:
             self._answers.clear()
             self._large_answers.clear()
 
+    @property
+    def worn(self) -> bool:
+        """Whether it has answered so much that it should be opened anew."""
+        return self._ran >= STATEMENTS
+
     def query(
         self, sql: str, values: Sequence[Any] = (), work: Work | None = None, tables: Tables = NO_TABLES
     ) -> list[tuple[Any, ...]]:
@@ -203,6 +213,7 @@ class Snapshot:
         self, sql: str, values: Sequence[Any], work: Work | None, tables: Tables
     ) -> Generator[duckdb.DuckDBPyConnection, None, None]:
         with self._lock:
+            self._ran += 1
             cursor = self._db.cursor()
         try:
             for name, table in tables.items():

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from halo_mcp.errors import Cancelled, DeadlineExceeded, SourceNotFound, UnknownTrace
+from halo_mcp.index import snapshot
 from halo_mcp.index.filters import TraceFilters
 from halo_mcp.index.local import LocalStore
 from halo_mcp.index.patterns import compile_pattern
@@ -342,6 +343,20 @@ def test_a_state_that_nobody_reads_any_more_is_let_go_at_once(tmp_path: Path) ->
         assert old() is None
     finally:
         gc.enable()
+
+
+def test_a_state_that_answered_very_often_is_opened_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(snapshot, "STATEMENTS", 20)
+    store = store_of(tmp_path, span("s1"), span("s2", trace="t2"))
+    states = set[int]()
+    for number in range(50):
+        store.refresh(Work())
+        states.add(id(store._current))  # pyright: ignore[reportPrivateUsage]  # which is not told outside
+        pinned = store.pinned()
+        assert pinned.count(TraceFilters(min_span_count=1 + number % 2), None, Work())[0].traces == 2 - 2 * (number % 2)
+        assert span_ids(pinned.spans("t2")) == ["s2"]
+    assert len(states) > 1
+    assert (store.info().total_traces, store.info().total_spans) == (2, 2)
 
 
 def test_a_reader_of_an_old_state_can_finish_on_it(tmp_path: Path) -> None:
