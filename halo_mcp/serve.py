@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from halo_mcp.arenas import share_arenas
 from halo_mcp.config import (
     DEFAULT_ADDRESS,
     HttpSettings,
@@ -137,6 +138,7 @@ def _http_settings(given: argparse.Namespace) -> HttpSettings | None:
 def main(arguments: Sequence[str]) -> int:
     """Serve until the client leaves; returns the exit code."""
     given = parser().parse_args(arguments)
+    share_arenas()
     try:
         settings = load_settings(
             index_dir=given.index_dir,

@@ -12,7 +12,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "halo_mcp"
 LAYERS = (
-    {"errors", "__version__"},
+    {"errors", "arenas", "__version__"},
     {"index"},
     {"sandbox", "engine", "repo", "config", "clients", "junit"},
     {"datasets", "jobs", "runs", "transcript"},
