@@ -23,10 +23,12 @@ class ReadFirst:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or not _body_is_coming(Headers(scope=scope)):
+        if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        left = True
+        headers = Headers(scope=scope)
+        # Who expects "100 Continue" sends nothing before it was read from.
+        left = ("content-length" in headers or "transfer-encoding" in headers) and "expect" not in headers
 
         async def reading() -> Message:
             nonlocal left
@@ -43,8 +45,3 @@ class ReadFirst:
             await send(message)
 
         await self.app(scope, reading, answering)
-
-
-def _body_is_coming(headers: Headers) -> bool:
-    """Whether a body is sent in any case: who expects "100 Continue" sends none after another answer."""
-    return ("content-length" in headers or "transfer-encoding" in headers) and "expect" not in headers
