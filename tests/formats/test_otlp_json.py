@@ -210,6 +210,12 @@ def test_bad_spans_are_told_and_do_not_stop_the_others() -> None:
     assert (found.report.lines_read, found.report.lines_skipped) == (4, 2)
 
 
+def test_a_span_with_names_of_both_spellings_is_read() -> None:
+    mixed = otlp_span(ROOT)
+    mixed |= {"trace_id": mixed.pop("traceId"), "start_time_unix_nano": mixed.pop("startTimeUnixNano")}
+    assert read(json.dumps(request(mixed))).by_id == read(json.dumps(request(otlp_span(ROOT)))).by_id
+
+
 def test_requests_glued_on_one_line_are_all_read() -> None:
     glued = json.dumps(request(otlp_span(ROOT))) + json.dumps(request(otlp_span(CHILD)))
     assert sorted(read(glued).by_id) == [CHILD, ROOT]

@@ -79,8 +79,8 @@ def _of_resource(batch: Mapping[str, Json], report: Report) -> Iterator[Record]:
 
 
 def _span(item: Mapping[str, Json], resource: Mapping[str, Json], scope: Mapping[str, Json], report: Report) -> Record:
-    if "spanId" not in item:
-        item = {_CAMEL_CASE.get(name, name): value for name, value in item.items()}
+    if not _CAMEL_CASE.keys().isdisjoint(item):
+        item = {_CAMEL_CASE.get(name, name): value for name, value in item.items()} | dict(item)
     get = item.get
     status, attributes = as_mapping(get("status")), key_values(get("attributes"))
     code, message = status_of(status_code(status.get("code")), status.get("message"), attributes)
@@ -117,7 +117,7 @@ def status_of(code: str, message: Json, attributes: Mapping[str, Json]) -> tuple
 
 def _nanoseconds(value: Json) -> int | None:
     # The field tells the unit; what is no integer in it was written by someone who did not read the specification.
-    if isinstance(value, str) and value.isdecimal() and len(value) < 20:
+    if isinstance(value, str) and value.isascii() and value.isdecimal() and len(value) < 20:
         return int(value) or None
     return value or None if type(value) is int and 0 <= value < 1 << 63 else nanoseconds(value)
 

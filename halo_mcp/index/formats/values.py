@@ -191,7 +191,7 @@ def any_value(value: Json) -> Json:
         return members or None
     ((kind, held),) = members.items()
     if kind == "intValue":
-        whole = isinstance(held, str) and len(held) < 30 and (held.isdecimal() or _DIGITS.fullmatch(held))
+        whole = isinstance(held, str) and len(held) < 30 and _DIGITS.fullmatch(held)
         return int(held) if whole else held
     if kind in ("stringValue", "boolValue", "doubleValue", "bytesValue"):
         return held
